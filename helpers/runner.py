@@ -1,0 +1,169 @@
+"""Run chapters headless, in order, through papermill: `python -m helpers.runner --help`."""
+
+import argparse
+import ast
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from time import perf_counter
+
+import nbformat
+import papermill
+import yaml
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
+
+from helpers.errors import UserError
+from helpers.parameters import ParameterError, check_values
+from helpers.runs import run_folder, write_json
+
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+# Unix sockets need no network interface, not even the loopback, and no port that others can reach.
+KERNEL_CONFIG = Config({"KernelManager": {"transport": "ipc" if os.name == "posix" else "tcp"}})
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class ChapterError(UserError):
+    """A chapter that failed; the message says where and why."""
+
+
+def all_chapters():
+    """Return the paths of all chapters, in the order in which they are read."""
+    return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+
+
+def run_chapters(chapters, parameters, progress=True):
+    """Run the chapters one after another and return {chapter: figures}, with `seconds` in each.
+
+    parameters: name -> value, for every chapter; refused before the first one starts
+    Executed notebooks and `metrics.json` go to `run_dir`; a notebook is there even if its chapter failed.
+
+    Raises ParameterError or SourceError before anything runs, ChapterError when a chapter fails.
+    """
+    folder = run_folder(check_values(parameters))
+    metrics_file = folder / "metrics.json"
+    metrics_file.unlink(missing_ok=True)
+    metrics = {}
+    for chapter in chapters:
+        start = perf_counter()
+        _run_chapter(chapter, folder / chapter.name, parameters, progress)
+        if metrics_file.is_file():
+            metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
+        metrics.setdefault(chapter.stem, {})["seconds"] = round(perf_counter() - start, 1)
+        write_json(metrics_file, metrics)
+    return metrics
+
+
+def table(metrics):
+    """Return the table of a run as text: chapter, seconds, peak memory, key figures."""
+    lines = [f"{'chapter':<26}{'seconds':>9}{'peak MiB':>10}  key figures"]
+    for chapter, figures in metrics.items():
+        keys = {name: value for name, value in figures.items() if name not in ("seconds", "peak_memory_mib")}
+        text = ", ".join(
+            f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}" for name, value in keys.items()
+        )
+        lines.append(f"{chapter:<26}{figures['seconds']:>9.1f}{figures.get('peak_memory_mib', '-'):>10}  {text}")
+    lines.append(f"{'all':<26}{sum(figures['seconds'] for figures in metrics.values()):>9.1f}")
+    return "\n".join(lines)
+
+
+def _run_chapter(chapter, output, parameters, progress):
+    try:
+        papermill.execute_notebook(
+            chapter,
+            output,
+            parameters=parameters,
+            progress_bar={"desc": chapter.stem, "file": sys.stderr} if progress else False,
+            kernel_name="python3",
+            config=KERNEL_CONFIG,
+            store_widget_state=False,
+        )
+    except PapermillExecutionError as error:
+        raise ChapterError(_where(chapter, output, error)) from None
+    except DeadKernelError:
+        cell = _last_started_cell(output)
+        raise ChapterError(
+            f"{chapter.name}, cell {cell.id!r}: the kernel was killed, most often because memory ran out;"
+            f" free some, or run with a smaller batch_size or max_length. Up to there: {output}"
+        ) from None
+
+
+def _where(chapter, output, error):
+    """One line for the failed cell: file, cell number and id, source line, error."""
+    cell = nbformat.read(output, as_version=4).cells
+    cell = next(c for c in cell if c.cell_type == "code" and c.source == error.source)
+    trace = ANSI.sub("", "\n".join(error.traceback))
+    numbers = re.findall(rf"Cell In\s?\[{error.exec_count}\], line (\d+)", trace)
+    number = int(numbers[-1]) if numbers else 1
+    line = error.source.splitlines()[number - 1].strip()
+    return (
+        f"{chapter.name}, cell [{error.exec_count}] {cell.id!r}, line {number}: {line}\n"
+        f"  {error.ename}: {error.evalue}\n  The notebook up to there: {output}"
+    )
+
+
+def _last_started_cell(output):
+    cells = nbformat.read(output, as_version=4).cells
+    started = [c for c in cells if c.cell_type == "code" and c.metadata.papermill.status != "pending"]
+    return started[-1]
+
+
+def _read_arguments(arguments):
+    parser = argparse.ArgumentParser(prog="python -m helpers.runner", description=__doc__)
+    parser.add_argument("chapters", nargs="*", help="chapters, such as 04 or 04_training_loop; none means all")
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set one parameter")
+    parser.add_argument("-f", metavar="FILE", help="YAML file with parameters, such as parameters/smoke.yaml")
+    parser.add_argument(
+        "--name", help="name of the run: results go to runs/NAME (default: the file's name, or default)"
+    )
+    return parser.parse_args(arguments)
+
+
+def _read_parameters(arguments):
+    values = {}
+    if arguments.f:
+        try:
+            values = yaml.safe_load(Path(arguments.f).read_text(encoding="utf-8")) or {}
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise ParameterError(f"{arguments.f} cannot be read: {' '.join(str(error).split())}") from None
+        if not isinstance(values, dict):
+            raise ParameterError(f"{arguments.f} must hold lines of the form 'name: value'")
+    for name, text in arguments.p:
+        try:
+            values[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            values[name] = text
+    name = arguments.name or (Path(arguments.f).stem if arguments.f else "default")
+    values.setdefault("run_dir", f"runs/{name}")
+    return values
+
+
+def _choose(names):
+    chapters = []
+    for name in names:
+        found = [chapter for chapter in all_chapters() if chapter.stem.startswith(Path(name).stem)]
+        if not found:
+            raise ChapterError(f"no chapter {name!r}; there are {', '.join(c.stem for c in all_chapters())}")
+        chapters += found
+    return chapters or all_chapters()
+
+
+def main(arguments=None):
+    """Command line. Returns the exit status: 0, or 1 after one message on stderr."""
+    arguments = _read_arguments(arguments)
+    try:
+        parameters = _read_parameters(arguments)
+        metrics = run_chapters(_choose(arguments.chapters), parameters)
+    except UserError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    print(table(metrics))
+    print(f"\nNotebooks, model and metrics.json: {run_folder(check_values(parameters))}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""What the chapters leave in `run_dir`, and which settings made it.
+
+A folder of results carries `made_by.json`. A later chapter takes the folder if
+that file fits its own settings, and makes it anew if not. Files and folders are
+written under another name first and then renamed, so that nobody reads half of one.
+"""
+
+import hashlib
+import json
+import os
+import resource
+import shutil
+import sys
+import tempfile
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+from helpers.parameters import Settings
+
+HELPERS = Path(__file__).resolve().parent
+EXPECTED = HELPERS / "expected.json"
+
+DATA_PARAMETERS = (
+    "model_name",
+    "dataset_name",
+    "text_column",
+    "label_column",
+    "num_train",
+    "num_validation",
+    "num_eval",
+    "max_length",
+    "seed",
+)
+MODEL_PARAMETERS = DATA_PARAMETERS + (
+    "batch_size",
+    "group_by_length",
+    "learning_rate",
+    "weight_decay",
+    "warmup_ratio",
+    "max_grad_norm",
+    "num_epochs",
+    "attention_dropout",
+    "device",
+)
+
+
+def run_folder(settings):
+    """Return `run_dir` as a Path and make the folder. Relative ones start at the project's root."""
+    base = HELPERS.parent if (HELPERS.parent / "pyproject.toml").is_file() else Path.cwd()
+    folder = base / Path(settings.run_dir).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def made_by(settings, parameters):
+    """Return what a result depends on: the named parameters, the helpers' code and the libraries' versions."""
+    values = {name: value for name, value in asdict(settings).items() if name in parameters}
+    versions = {name: version(name) for name in ("torch", "transformers", "datasets")}
+    return {"parameters": values, "helpers": _code_digest(), "versions": versions}
+
+
+def is_made_by(folder, stamp):
+    """Tell whether `folder` is whole and was made by exactly this `made_by(...)`."""
+    try:
+        return json.loads((folder / "made_by.json").read_text(encoding="utf-8")) == stamp
+    except (OSError, ValueError):
+        return False
+
+
+@contextmanager
+def new_folder(folder, stamp):
+    """Yield an empty folder that takes the place of `folder` when the block ends well.
+
+    If the block fails, what was in `folder` stays as it was.
+    """
+    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield building
+        write_json(building / "made_by.json", stamp)
+        building.chmod(0o755)
+        old = building.with_name(building.name + "-old")
+        if folder.exists():
+            folder.rename(old)
+        building.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def write_json(path, values):
+    """Write `values` to `path` in one step: a reader sees the old file or the new one, never half."""
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
+        file.write(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, path)
+
+
+def record_metrics(settings, chapter, **figures):
+    """Put a chapter's key figures into `metrics.json` of the run, beside those of other chapters.
+
+    Adds `peak_memory_mib`: the most memory this process has held, in MiB.
+    """
+    path = run_folder(settings) / "metrics.json"
+    metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss counts bytes on macOS, KiB elsewhere
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    metrics[chapter] = {**figures, "peak_memory_mib": round(peak)}
+    write_json(path, metrics)
+
+
+def show_figures(settings, **figures):
+    """Print figures that depend on training, and check them if the settings are the default ones.
+
+    The sign ≈ marks a number that another processor may round otherwise. The interval
+    beside it was measured over several seeds (`make ranges`) and stands in `expected.json`.
+
+    Raises AssertionError if a figure lies outside its interval.
+    """
+    expected = json.loads(EXPECTED.read_text(encoding="utf-8"))["figures"]
+    for name, value in figures.items():
+        label = name.replace("_", " ")
+        if not _is_default(settings):
+            print(f"{label} ≈ {value:.3f}")
+            continue
+        low, high = expected[name]["low"], expected[name]["high"]
+        print(f"{label} ≈ {value:.3f}   (expected {low:.3f} to {high:.3f})")
+        assert low <= value <= high, f"{label} is {value:.4f}, outside the measured interval {low} to {high}"
+
+
+def _is_default(settings):
+    free = {"run_dir", "device"}
+    return all(getattr(settings, name) == value for name, value in asdict(Settings()).items() if name not in free)
+
+
+@cache
+def _code_digest():
+    files = sorted(HELPERS.rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]

@@ -1,0 +1,153 @@
+"""Cleaning, labels, splits and tokens."""
+
+import pandas as pd
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict
+
+from conftest import SMOKE
+from helpers.data import clean, encode_labels, prepare_data, split, tokenize
+from helpers.errors import UserError
+from helpers.parameters import HELD_OUT, check_values, split_sizes
+from helpers.sources import count_texts
+
+
+def as_dataset(**splits):
+    return DatasetDict({name: Dataset.from_dict(columns) for name, columns in splits.items()})
+
+
+def test_clean_drops_blank_repeated_and_unlabelled_rows():
+    dataset = as_dataset(
+        train={"review": ["a", "b", " a ", "", None, "c", "d"], "stars": [1, 2, 1, 1, 1, None, 3], "id": list(range(7))}
+    )
+    rows = clean(dataset, "review", "stars")["train"]
+    assert rows.column_names == ["text", "label"]
+    assert list(rows["text"]) == ["a", "b", "d"]
+    assert list(rows["label"]) == [1, 2, 3]
+
+
+def test_clean_keeps_a_text_of_two_splits_in_the_test_rows():
+    dataset = as_dataset(
+        train={"text": ["a", "b", "c"], "label": [0, 1, 0]},
+        validation={"text": ["b"], "label": [1]},
+        test={"text": ["a"], "label": [0]},
+    )
+    cleaned = clean(dataset, "text", "label")
+    assert {name: list(rows["text"]) for name, rows in cleaned.items()} == {
+        "train": ["c"],
+        "validation": ["b"],
+        "test": ["a"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["spam", "ham", "spam"], ["ham", "spam"]),
+        ([5, 1, 3], ["1", "3", "5"]),
+        ([True, False, True], ["False", "True"]),
+        ([2.0, 1.0, 2.0], ["1.0", "2.0"]),
+    ],
+)
+def test_encode_labels_counts_from_zero(labels, names):
+    dataset = encode_labels(as_dataset(train={"text": ["x", "y", "z"], "label": labels}))
+    feature = dataset["train"].features["label"]
+    assert feature.names == names
+    assert [feature.int2str(number) for number in dataset["train"]["label"]] == [str(label) for label in labels]
+
+
+def test_encode_labels_keeps_names_that_the_data_brings():
+    dataset = as_dataset(train={"text": ["x"], "label": [1]}).cast_column("label", ClassLabel(names=["no", "yes"]))
+    assert encode_labels(dataset)["train"].features["label"].names == ["no", "yes"]
+
+
+def test_split_is_disjoint_complete_and_of_the_announced_sizes():
+    texts = [f"text {number}" for number in range(101)]
+    parts = split(as_dataset(train={"text": texts, "label": [0] * 101}), HELD_OUT)
+    sizes = tuple(parts[name].num_rows for name in ("train", "validation", "test"))
+    assert sizes == split_sizes(101)
+    assert sorted(text for rows in parts.values() for text in rows["text"]) == sorted(texts)
+
+
+def test_split_keeps_the_splits_of_the_data_set():
+    dataset = as_dataset(
+        train={"text": list("abcdefghij"), "label": [0] * 10}, test={"text": ["x", "y"], "label": [0, 1]}
+    )
+    parts = split(dataset, 0.2)
+    assert list(parts["test"]["text"]) == ["x", "y"]
+    assert (parts["train"].num_rows, parts["validation"].num_rows) == (8, 2)
+
+
+def test_tokenize_cuts_at_the_limit_and_does_not_pad(tokenizer):
+    encoded = tokenize({"text": ["short", "a much longer text than that one"]}, tokenizer, max_length=5)
+    assert [len(ids) for ids in encoded["input_ids"]] == [3, 5]
+    assert all(ids[-1] == tokenizer.sep_token_id for ids in encoded["input_ids"])
+
+
+@pytest.mark.parametrize("dataset_name", ["cornell-movie-review-data/rotten_tomatoes", "stanfordnlp/imdb"])
+def test_packaged_reviews_have_no_text_in_two_splits(dataset_name, tmp_path):
+    available = split_sizes(count_texts(dataset_name, ("text", "label")))
+    sizes = dict(zip(("num_train", "num_validation", "num_eval"), available, strict=True))
+    settings = check_values({**SMOKE, **sizes, "dataset_name": dataset_name, "run_dir": str(tmp_path / "run")})
+    dataset = prepare_data(settings)
+    texts = [text.strip() for rows in dataset.values() for text in rows["text"]]
+    assert len(texts) == len(set(texts)) == sum(available)
+    for rows in dataset.values():
+        assert rows.features["label"].names == ["negative", "positive"]
+        assert 0.45 < pd.Series(rows["label"]).mean() < 0.55
+
+
+def test_test_rows_do_not_become_training_rows_under_another_seed(tmp_path):
+    everything = {"num_train": 6162, "num_eval": 1280, "max_length": 8}
+    first, second = (
+        prepare_data(check_values({**everything, "seed": seed, "run_dir": str(tmp_path / str(seed))}))
+        for seed in (1, 2)
+    )
+    assert set(first["eval"]["text"]) == set(second["eval"]["text"])
+    assert list(first["train"]["text"]) != list(second["train"]["text"])
+
+
+def test_data_of_the_same_settings_is_taken_and_of_others_made_again(smoke, tmp_path):
+    first = prepare_data(smoke)
+    stamp = tmp_path / "run" / "data" / "made_by.json"
+    time = stamp.stat().st_mtime_ns
+    assert prepare_data(smoke).num_rows == first.num_rows
+    assert stamp.stat().st_mtime_ns == time
+    fewer = check_values({**SMOKE, "num_train": 32, "run_dir": smoke.run_dir})
+    assert prepare_data(fewer)["train"].num_rows == 32
+    assert stamp.stat().st_mtime_ns != time
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_an_own_file_with_its_own_columns_works(tmp_path, suffix):
+    names = ["bad", "good", "so-so"]
+    rows = pd.DataFrame({"review": [f"text {n}" for n in range(60)], "stars": [names[n % 3] for n in range(60)]})
+    path = tmp_path / f"reviews{suffix}"
+    if suffix == ".jsonl":
+        rows.to_json(path, orient="records", lines=True)
+    elif suffix == ".parquet":
+        rows.to_parquet(path)
+    else:
+        rows.to_csv(path, index=False, sep="\t" if suffix == ".tsv" else ",")
+    settings = check_values(
+        {
+            "dataset_name": str(path),
+            "text_column": "review",
+            "label_column": "stars",
+            "num_train": 30,
+            "num_validation": 7,
+            "num_eval": 9,
+            "run_dir": str(tmp_path / "run"),
+        }
+    )
+    dataset = prepare_data(settings)
+    assert dataset["train"].features["label"].names == names
+    assert dataset.num_rows == {"train": 30, "validation": 7, "eval": 9}
+
+
+def test_a_missing_column_of_a_folder_is_named(tmp_path):
+    folder = tmp_path / "reviews"
+    folder.mkdir()
+    pd.DataFrame({"text": ["a", "b"], "stars": [1, 2]}).to_csv(folder / "train.csv", index=False)
+    settings = check_values({**SMOKE, "dataset_name": str(folder), "run_dir": str(tmp_path / "run")})
+    with pytest.raises(UserError, match="label_column: .* has no column 'label'; it has text, stars"):
+        prepare_data(settings)

@@ -1,0 +1,217 @@
+"""Every chapter: valid, clean, strictly checked, and the same code as the helpers."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from helpers.parameters import parameters_cell
+from helpers.runner import all_chapters
+
+ROOT = Path(__file__).resolve().parent.parent
+CHAPTERS = all_chapters()
+NOT_COMPARED = {"nbval-ignore-output", "nbval-skip", "raises-exception"}
+each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(path):
+    return [cell for cell in read(path).cells if cell.cell_type == "code"]
+
+
+def prose(path):
+    return "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+
+
+def outputs_text(cell):
+    return json.dumps(cell.get("outputs", []), ensure_ascii=False)
+
+
+def python(cell):
+    """The cell's code without IPython's magics."""
+    return re.sub(r"^(\s*)%.*$", r"\1pass", cell.source, flags=re.MULTILINE)
+
+
+def test_there_are_five_chapters_in_order():
+    assert [path.stem for path in CHAPTERS] == [
+        "01_prepare_data",
+        "02_dataloaders",
+        "03_optimizer_and_schedule",
+        "04_training_loop",
+        "05_evaluation",
+    ]
+
+
+@each_chapter
+def test_the_file_is_valid_and_holds_nothing_of_the_machine(path):
+    notebook = read(path)
+    nbformat.validate(notebook)
+    assert notebook.nbformat_minor >= 5
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    for cell in notebook.cells:
+        assert set(cell.metadata) <= {"tags", "reason"}, cell.id
+        assert not re.search(r"(/home/|/root/|/tmp/|/Users/|site-packages|[A-Z]:\\\\)", outputs_text(cell)), cell.id
+        assert "widget" not in outputs_text(cell), cell.id
+
+
+@each_chapter
+def test_outputs_are_those_of_one_clean_run(path):
+    cells = code_cells(path)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    for cell in cells:
+        for output in cell.outputs:
+            assert output.output_type != "error", cell.id
+            assert output.get("execution_count", cell.execution_count) == cell.execution_count
+            assert "\r" not in output.get("text", ""), cell.id
+            assert output.get("name") != "stderr" or "%|" in output.text, f"{cell.id} warns: {output.text}"
+
+
+@each_chapter
+def test_size_and_ids(path):
+    notebook = read(path)
+    assert len(notebook.cells) <= 45
+    ids = [cell.id for cell in notebook.cells]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", cell_id) for cell_id in ids), ids
+    assert path.stat().st_size < 500_000
+
+
+@each_chapter
+def test_anatomy(path):
+    cells = read(path).cells
+    number = int(path.stem[:2])
+    assert re.match(rf"# {number} · ", cells[0].source)
+    assert "**You will learn**" in cells[0].source
+    assert 3 <= len(re.findall(r"^- ", cells[0].source, re.MULTILINE)) <= 5
+    assert "## Recap" in cells[-1].source and "## Exercises" in cells[-1].source
+    following = CHAPTERS[number].name if number < len(CHAPTERS) else CHAPTERS[0].name
+    assert f"]({following})" in cells[-1].source
+    assert [cell.id for cell in cells if cell.cell_type == "code"][:3] == ["setup", "parameters", "read-parameters"]
+    headings = re.findall(r"^(#+) ", prose(path), re.MULTILINE)
+    assert headings.count("#") == 1 and set(headings) <= {"#", "##"}
+
+
+@each_chapter
+def test_parameters_are_the_same_everywhere(path):
+    cells = [cell for cell in code_cells(path) if "parameters" in cell.metadata.get("tags", [])]
+    assert [cell.source for cell in cells] == [parameters_cell()]
+
+
+def test_the_setup_cell_is_the_same_everywhere_and_installs_this_project():
+    import tomllib
+
+    sources = {cell.source for path in CHAPTERS for cell in code_cells(path) if cell.id == "setup"}
+    assert len(sources) == 1
+    address = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    assert f"git+{address}\n" in sources.pop() + "\n"
+
+
+def test_at_least_95_percent_of_the_cells_with_outputs_are_compared():
+    with_outputs = [cell for path in CHAPTERS for cell in code_cells(path) if cell.outputs]
+    left_out = [cell for cell in with_outputs if NOT_COMPARED & set(cell.metadata.get("tags", []))]
+    assert len(with_outputs) > 80
+    assert 1 - len(left_out) / len(with_outputs) >= 0.95, [cell.id for cell in left_out]
+
+
+def test_every_cell_that_is_not_compared_says_why():
+    for path in CHAPTERS:
+        for cell in code_cells(path):
+            assert "NBVAL" not in cell.source
+            if NOT_COMPARED & set(cell.metadata.get("tags", [])):
+                assert len(cell.metadata.get("reason", "")) > 20, f"{path.name}: {cell.id} has no reason"
+
+
+def test_sanitized_text_is_only_what_depends_on_the_machine():
+    """The patterns leave words, exact numbers and a bar's presence to be compared."""
+    from nbval.plugin import get_sanitize_patterns
+
+    patterns = dict(get_sanitize_patterns((ROOT / "tests" / "nbval_sanitize.cfg").read_text()))
+
+    def clean(text):
+        for pattern, replacement in patterns.items():
+            text = re.sub(pattern, replacement, text)
+        return text
+
+    assert clean("accuracy ≈ 0.789   (expected 0.750 to 0.830)") == "accuracy MEASURED   (expected 0.750 to 0.830)"
+    assert clean("rows 1000, loss 0.694") == "rows 1000, loss 0.694"
+    states = [
+        "  0%|  | 0/9 [00:00<?, ?it/s]",
+        " 11%|█ | 1/9 [00:00<00:02,  3.10it/s]",
+        "100%|##| 9/9 [00:04<00:00,  2.2it/s]",
+    ]
+    bar = "\r".join(states) + "\n"
+    assert clean(bar) == clean("100%|██████████| 9/9 [00:09<00:00,  1.20it/s]\n") == "PROGRESS BAR"
+    assert clean("") != clean(bar)
+
+
+def definitions(source):
+    return {node.name: node for node in ast.parse(source).body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+
+
+def test_a_taught_function_is_the_shared_function():
+    """Both stand in two files on purpose: a reader wants the code in the chapter, later chapters import it."""
+    shared = {}
+    for path in sorted((ROOT / "helpers").glob("*.py")):
+        for name, node in definitions(path.read_text(encoding="utf-8")).items():
+            shared[name] = (path.name, node)
+    taught = {}
+    for path in CHAPTERS:
+        for cell in code_cells(path):
+            for name, node in definitions(python(cell)).items():
+                taught[name] = path.stem
+                if name in shared:
+                    file, other = shared[name]
+                    assert ast.dump(node) == ast.dump(other), f"{path.name} and helpers/{file} differ in {name}"
+    for name, (file, node) in shared.items():
+        claim = re.search(r"Defined in chapter (\d\d)", ast.get_docstring(node) or "")
+        if claim:
+            assert taught.get(name, "")[:2] == claim[1], f"helpers/{file}: {name} is not defined in chapter {claim[1]}"
+    assert len(set(taught) & set(shared)) >= 13
+
+
+def targets(text):
+    return re.findall(r"\]\(([^)\s]+)\)", text)
+
+
+@each_chapter
+def test_links_within_the_suite_lead_somewhere(path):
+    for target in targets(prose(path)):
+        if not target.startswith("http"):
+            assert (path.parent / target.split("#")[0]).exists(), f"{path.name}: {target}"
+
+
+def test_everything_that_the_native_road_needs_is_taught():
+    code = "\n".join(cell.source for path in CHAPTERS for cell in code_cells(path))
+    text = "\n".join(prose(path) for path in CHAPTERS)
+    for name in (
+        "load_dataset(",
+        'dataset["train"][100]',
+        ".map(tokenize, batched=True",
+        ".shuffle(seed=settings.seed).select(range(",
+        'remove_columns(["text"])',
+        'rename_column("label", "labels")',
+        'set_format("torch")',
+        "DataLoader(",
+        "shuffle=True, batch_size=8",
+        "AutoModelForSequenceClassification.from_pretrained(",
+        "num_labels=",
+        "AdamW(",
+        'name="linear"',
+        "num_training_steps = settings.num_epochs * len(train_dataloader)",
+        "from tqdm.auto import tqdm",
+        "progress_bar = tqdm(range(num_training_steps))",
+        "batch = {k: v.to(device) for k, v in batch.items()}",
+        "clip_grad_norm_",
+        "predictions = torch.argmax(outputs.logits, dim=-1)",
+        'metric.add_batch(predictions=predictions, references=batch["labels"])',
+        "metric.compute()",
+    ):
+        assert name in code, name
+    assert "https://github.com/huggingface/transformers/tree/main/examples" in text
+    assert "https://huggingface.co/docs/transformers/notebooks" in text

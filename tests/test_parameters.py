@@ -1,0 +1,230 @@
+"""Bad parameters are refused in one line, before anything slow."""
+
+import json
+import subprocess
+import sys
+from time import perf_counter
+
+import papermill
+import pytest
+from papermill.exceptions import PapermillExecutionError
+
+from helpers.errors import UserError
+from helpers.parameters import PARAMETERS, Settings, check_values, parameters_cell, read_parameters, split_sizes
+from helpers.runner import KERNEL_CONFIG, all_chapters
+from helpers.sources import count_texts, longest_input
+
+# parameters that are wrong -> what the message has to say
+BAD = [
+    ({"num_epoch": 1}, "unknown parameter 'num_epoch'; did you mean 'num_epochs'?"),
+    ({"epochs": 1}, "unknown parameter 'epochs'; did you mean 'num_epochs'?"),
+    ({"learning_rat": 1e-4}, "did you mean 'learning_rate'?"),
+    ({"Learning_Rate": 1e-4}, "did you mean 'learning_rate'?"),
+    ({"batchsize": 8}, "did you mean 'batch_size'?"),
+    ({"modelname": "x"}, "did you mean 'model_name'?"),
+    ({"zzz": 1}, "unknown parameter 'zzz'; known are model_name, "),
+    ({"num_epochs": 0}, "num_epochs must be between 1 and 1000, but it is 0"),
+    ({"num_epochs": -1}, "num_epochs must be between 1 and 1000, but it is -1"),
+    ({"num_epochs": 1001}, "num_epochs must be between 1 and 1000"),
+    ({"num_epochs": 1.5}, "num_epochs must be a whole number, but 1.5 is a number"),
+    ({"num_epochs": "3"}, "num_epochs must be a whole number, but '3' is text"),
+    ({"num_epochs": True}, "num_epochs must be a whole number, but True is True or False"),
+    ({"num_epochs": None}, "num_epochs must be a whole number, but None is NoneType"),
+    ({"num_epochs": [3]}, "num_epochs must be a whole number, but [3] is list"),
+    ({"num_train": 0}, "num_train must be between 2 and"),
+    ({"num_train": 1}, "num_train must be between 2 and"),
+    ({"num_train": 6163}, "num_train is 6163, but 'cornell-movie-review-data/rotten_tomatoes' has 6162 rows for it"),
+    ({"num_validation": 1089}, "num_validation is 1089, but 'cornell-movie-review-data/rotten_tomatoes' has 1088 rows"),
+    ({"num_eval": 1281}, "set num_eval to 1280 or less"),
+    ({"num_train": 100000, "dataset_name": "stanfordnlp/imdb"}, "num_train is 100000, but 'stanfordnlp/imdb' has 17"),
+    ({"num_eval": 1000.0}, "num_eval must be a whole number, but 1000.0 is a number"),
+    ({"max_length": 3}, "max_length must be between 4 and 8192, but it is 3"),
+    ({"max_length": 513}, "reads at most 512 tokens; set max_length to 512 or less"),
+    ({"max_length": "long"}, "max_length must be a whole number, but 'long' is text"),
+    ({"batch_size": 0}, "batch_size must be between 1 and 1024, but it is 0"),
+    ({"batch_size": 2048}, "batch_size must be between 1 and 1024"),
+    ({"group_by_length": 1}, "group_by_length must be True or False, but 1 is a whole number"),
+    ({"group_by_length": "yes"}, "group_by_length must be True or False, but 'yes' is text"),
+    ({"learning_rate": 0}, "learning_rate must be between 1e-08 and 1.0, but it is 0"),
+    ({"learning_rate": -5e-5}, "learning_rate must be between 1e-08 and 1.0, but it is -5e-05"),
+    ({"learning_rate": 5.0}, "learning_rate must be between 1e-08 and 1.0, but it is 5.0"),
+    ({"learning_rate": float("nan")}, "learning_rate must be between 1e-08 and 1.0, but it is nan"),
+    ({"learning_rate": float("inf")}, "learning_rate must be between 1e-08 and 1.0, but it is inf"),
+    ({"learning_rate": "1e-4"}, "learning_rate must be a number, but '1e-4' is text; in YAML write 1.0e-4"),
+    ({"weight_decay": -0.1}, "weight_decay must be between 0.0 and 1.0, but it is -0.1"),
+    ({"weight_decay": 2}, "weight_decay must be between 0.0 and 1.0, but it is 2"),
+    ({"warmup_ratio": 1.5}, "warmup_ratio must be between 0.0 and 1.0, but it is 1.5"),
+    ({"warmup_ratio": 100}, "warmup_ratio must be between 0.0 and 1.0, but it is 100"),
+    ({"max_grad_norm": 0}, "max_grad_norm must be between 0.001 and 1000000.0, but it is 0"),
+    ({"attention_dropout": 1.0}, "attention_dropout must be between 0.0 and 0.9, but it is 1.0"),
+    ({"seed": -1}, "seed must be between 0 and 4294967295, but it is -1"),
+    ({"seed": 2**32}, "seed must be between 0 and"),
+    ({"seed": "random"}, "seed must be a whole number, but 'random' is text"),
+    ({"device": "gpu"}, "device must be 'auto', 'cpu', 'cuda', 'cuda:0' or 'mps', but it is 'gpu'"),
+    ({"device": "cuda:first"}, "device must be 'auto', 'cpu', 'cuda', 'cuda:0' or 'mps'"),
+    ({"device": 0}, "device must be text, but 0 is a whole number; with papermill write -r device 0"),
+    ({"run_dir": 2026}, "run_dir must be text, but 2026 is a whole number; with papermill write -r run_dir 2026"),
+    ({"run_dir": ""}, "run_dir must be text of printable characters, not blank"),
+    ({"run_dir": "a\nb"}, "run_dir must be text of printable characters, not blank"),
+    ({"run_dir": "pyproject.toml"}, "run_dir must be a folder, but 'pyproject.toml' is a file"),
+    ({"text_column": " "}, "text_column must be text of printable characters, not blank"),
+    ({"text_column": "review"}, "has no column 'review'; it has text, label, source"),
+    ({"label_column": "text"}, "text_column and label_column are both 'text'"),
+    ({"label_column": "stars"}, "has no column 'stars'; it has text, label, source"),
+    ({"model_name": "./no-such-model"}, "model_name: nothing lies at './no-such-model'"),
+    ({"model_name": "helpers"}, "model_name: the folder 'helpers' holds no config.json"),
+    ({"model_name": "not a model"}, "model_name: nothing lies at 'not a model'"),
+    ({"dataset_name": "missing.csv"}, "dataset_name: nothing lies at 'missing.csv'"),
+    ({"dataset_name": "../missing/reviews.parquet"}, "dataset_name: nothing lies at '../missing/reviews.parquet'"),
+    ({"dataset_name": "pyproject.toml"}, "dataset_name: 'pyproject.toml' must end in one of .csv, .tsv"),
+    ({"dataset_name": "a/b/c"}, "dataset_name: nothing lies at 'a/b/c'"),
+]
+
+
+@pytest.mark.parametrize(("parameters", "message"), BAD, ids=[str(parameters) for parameters, _ in BAD])
+def test_bad_value_is_refused_in_one_line(parameters, message, root, monkeypatch):
+    monkeypatch.chdir(root)
+    start = perf_counter()
+    with pytest.raises(UserError) as error:
+        check_values(parameters)
+    assert perf_counter() - start < 5
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_there_are_enough_bad_cases():
+    assert len(BAD) >= 40
+
+
+def test_nothing_heavy_is_imported_before_the_refusal(root):
+    code = (
+        "import json, sys\n"
+        "from helpers.parameters import check_values\n"
+        "from helpers.errors import UserError\n"
+        "for parameters in json.loads(sys.argv[1]):\n"
+        "    try: check_values(parameters)\n"
+        "    except UserError: continue\n"
+        "    sys.exit(f'accepted {parameters}')\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'evaluate', 'sklearn'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, json.dumps([parameters for parameters, _ in BAD])],
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("chapter", all_chapters(), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    ("parameters", "ename", "message"),
+    [
+        ({"num_epoch": 1}, "ParameterError", "did you mean 'num_epochs'?"),
+        ({"num_train": 10**6}, "ParameterError", "has 6162 rows for it"),
+        ({"dataset_name": "missing.csv"}, "SourceError", "nothing lies at 'missing.csv'"),
+    ],
+    ids=str,
+)
+def test_every_chapter_refuses_before_it_starts(chapter, parameters, ename, message, tmp_path):
+    parameters = {**parameters, "run_dir": str(tmp_path / "run")}
+    with pytest.raises(PapermillExecutionError) as error:
+        papermill.execute_notebook(
+            chapter, tmp_path / "out.ipynb", parameters=parameters, progress_bar=False, config=KERNEL_CONFIG
+        )
+    assert error.value.ename == ename
+    assert message in error.value.evalue
+    assert error.value.traceback == [f"{ename}: {error.value.evalue}"]
+    assert not (tmp_path / "run").exists()
+
+
+def test_papermill_command_names_the_right_parameter(root, tmp_path, loopback):
+    chapter = root / "notebooks" / "04_training_loop.ipynb"
+    start = perf_counter()
+    run = subprocess.run(
+        [sys.executable, "-m", "papermill", chapter, tmp_path / "out.ipynb", "-p", "num_epoch", "1"],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 1
+    assert "ParameterError: unknown parameter 'num_epoch'; did you mean 'num_epochs'?" in run.stderr
+    assert perf_counter() - start < 10
+
+
+def test_help_explains_every_parameter(root):
+    run = subprocess.run(
+        [sys.executable, "-m", "papermill", "--help-notebook", root / "notebooks" / "01_prepare_data.ipynb"],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    text = " ".join(run.stdout.split())
+    for name, parameter in PARAMETERS.items():
+        assert f"{name}: {parameter.type.__name__} (default" in text
+        assert parameter.metadata["meaning"].split(";")[0] in text
+
+
+def in_notebook(*cells):
+    """The namespace that a kernel has when the last of `cells` runs."""
+    namespace = {}
+    for cell in cells:
+        exec(cell, namespace)
+    return {**namespace, "In": ["", *cells, "settings = read_parameters(globals())"]}
+
+
+def test_defaults_are_accepted():
+    assert read_parameters(in_notebook(parameters_cell())) == Settings()
+
+
+def test_injected_values_win_and_whole_numbers_do_for_numbers():
+    settings = read_parameters(in_notebook(parameters_cell(), "# Parameters\nweight_decay = 0\nnum_train = 10\n"))
+    assert (settings.weight_decay, settings.num_train) == (0.0, 10)
+    assert isinstance(settings.weight_decay, float)
+
+
+def test_a_name_misspelt_in_the_cell_itself_is_refused():
+    namespace = in_notebook(parameters_cell() + "\nnum_epoch: int = 1\n")
+    with pytest.raises(UserError, match="unknown parameter 'num_epoch'"):
+        read_parameters(namespace)
+
+
+def test_names_of_the_lesson_are_no_parameters():
+    """The second run of the cell in Jupyter sees every name that the chapter has made since."""
+    namespace = in_notebook("accuracy = 0.5\nnum_labels = 2", parameters_cell())
+    assert read_parameters(namespace) == Settings()
+    namespace["In"] = [*namespace["In"], "settings = read_parameters(globals())"]
+    assert read_parameters(namespace) == Settings()
+
+
+def test_a_missing_parameters_cell_is_named():
+    with pytest.raises(UserError, match="run the cell tagged 'parameters' first"):
+        read_parameters({"In": ["", "settings = read_parameters(globals())"]})
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_rows_of_an_own_file_are_counted(tmp_path, suffix):
+    import pandas as pd
+
+    rows = pd.DataFrame(
+        {"review": ["good", "bad, really", "good", "  ", None, 'a "quote"'], "stars": [1, 0, 1, 1, 0, 1]}
+    )
+    path = tmp_path / f"reviews{suffix}"
+    if suffix == ".jsonl":
+        rows.to_json(path, orient="records", lines=True)
+    elif suffix == ".parquet":
+        rows.to_parquet(path)
+    else:
+        rows.to_csv(path, index=False, sep="\t" if suffix == ".tsv" else ",")
+    assert count_texts(str(path), ("review", "stars")) == 3
+    with pytest.raises(UserError, match="num_train is 1000, but .* has 1 rows for it"):
+        check_values({"dataset_name": str(path), "text_column": "review", "label_column": "stars"})
+
+
+def test_longest_input_of_the_packaged_model():
+    assert longest_input(Settings().model_name) == 512
+
+
+def test_split_sizes_cover_all_rows():
+    for rows in (1, 7, 100, 8530, 24904):
+        assert sum(split_sizes(rows)) == rows

@@ -18,24 +18,28 @@ def clean(dataset, text_column, label_column):
 
     def is_new(text, label):
         text = str(text or "").strip()
-        if not text or label is None or text in seen:
+        if text == "" or label is None or text in seen:
             return False
         seen.add(text)
         return True
 
+    names = {text_column: "text", label_column: "label"}
+    dataset = dataset.select_columns(list(names)).rename_columns(names)
     cleaned = {}
     for name in ("test", "validation", "train"):
         if name in dataset:
-            rows = dataset[name].select_columns([text_column, label_column])
-            rows = rows.rename_columns({text_column: "text", label_column: "label"})
-            cleaned[name] = rows.filter(is_new, input_columns=["text", "label"], load_from_cache_file=False)
+            # A cached result would leave `seen` empty for the next split.
+            cleaned[name] = dataset[name].filter(
+                is_new, input_columns=["text", "label"], load_from_cache_file=False
+            )
     return DatasetDict(cleaned)
 
 
 def encode_labels(dataset, label_names=None):
     """Turn the column `label` into a `ClassLabel`: class numbers 0, 1, ... that know their names.
 
-    Without `label_names` the names are the values themselves, in their order. Defined in chapter 01.
+    Without `label_names` the names are the values themselves, in their order.
+    Defined in chapter 01.
     """
     if isinstance(dataset["train"].features["label"], ClassLabel):
         return dataset
@@ -60,9 +64,9 @@ def split(dataset, held_out):
 
 
 def tokenize(batch, tokenizer, max_length):
-    """Return `input_ids`, `token_type_ids` and `attention_mask` of `batch["text"]`, cut at `max_length` tokens.
+    """Return `input_ids`, `token_type_ids` and `attention_mask` of `batch["text"]`.
 
-    Defined in chapter 01.
+    Texts longer than `max_length` tokens are cut. Defined in chapter 01.
     """
     return tokenizer(batch["text"], truncation=True, max_length=max_length)
 
@@ -88,12 +92,15 @@ def prepare_data(settings):
     check_enough_rows(settings, *(len(dataset[name]) for name in ("train", "validation", "test")))
     tokenizer = AutoTokenizer.from_pretrained(find_model(settings.model_name))
     tokenized = dataset.map(
-        tokenize, batched=True, fn_kwargs={"tokenizer": tokenizer, "max_length": settings.max_length}
+        tokenize,
+        batched=True,
+        fn_kwargs={"tokenizer": tokenizer, "max_length": settings.max_length},
     )
+    shuffled = tokenized.shuffle(seed=settings.seed)
     small = DatasetDict(
-        train=tokenized["train"].shuffle(seed=settings.seed).select(range(settings.num_train)),
-        validation=tokenized["validation"].shuffle(seed=settings.seed).select(range(settings.num_validation)),
-        eval=tokenized["test"].shuffle(seed=settings.seed).select(range(settings.num_eval)),
+        train=shuffled["train"].select(range(settings.num_train)),
+        validation=shuffled["validation"].select(range(settings.num_validation)),
+        eval=shuffled["test"].select(range(settings.num_eval)),
     )
     save_data(small, settings)
     return small
@@ -108,7 +115,9 @@ def save_data(dataset, settings):
 def check_columns(dataset, settings):
     """Raise SourceError unless the data set has a split `train` with the text and the label column."""
     if "train" not in dataset:
-        raise SourceError(f"{settings.dataset_name!r} has no split 'train'; it has {', '.join(dataset)}")
+        raise SourceError(
+            f"{settings.dataset_name!r} has no split 'train'; it has {', '.join(dataset)}"
+        )
     columns = dataset["train"].column_names
     for parameter in ("text_column", "label_column"):
         if getattr(settings, parameter) not in columns:

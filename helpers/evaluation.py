@@ -8,7 +8,7 @@ from sklearn.pipeline import make_pipeline
 
 
 def predict(model, dataloader, device):
-    """Return the class probabilities of all rows, float32 of shape (rows, classes). Defined in chapter 05."""
+    """Return the class probabilities, float32 of shape (rows, classes). Defined in chapter 05."""
     probabilities = []
     model.eval()
     for batch in dataloader:
@@ -20,13 +20,13 @@ def predict(model, dataloader, device):
 
 
 def tfidf_baseline(train_texts, train_labels):
-    """Return a fitted TF-IDF (words and pairs of words) and logistic regression. Defined in chapter 05."""
+    """Return a fitted TF-IDF with logistic regression. Defined in chapter 05."""
     baseline = make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression(max_iter=1000))
     return baseline.fit(train_texts, train_labels)
 
 
 def expected_calibration_error(confidences, correct, num_bins=10):
-    """Return the mean gap between confidence and accuracy over equal-width bins, weighted by their rows.
+    """Return the gap between confidence and accuracy: mean over bins, weighted by their rows.
 
     confidences: probability of the predicted class, in 0..1, shape (rows,)
     correct: whether the prediction is right, shape (rows,)
@@ -42,8 +42,10 @@ def expected_calibration_error(confidences, correct, num_bins=10):
 
 
 def predict_texts(texts, model, tokenizer, max_length):
-    """Return the class probabilities of a list of texts, shape (texts, classes). Defined in chapter 05."""
-    inputs = tokenizer(texts, truncation=True, max_length=max_length, padding=True, return_tensors="pt")
+    """Return the class probabilities of texts, shape (texts, classes). Defined in chapter 05."""
+    inputs = tokenizer(
+        texts, truncation=True, max_length=max_length, padding=True, return_tensors="pt"
+    )
     model.eval()
     with torch.no_grad():
         logits = model(**inputs.to(model.device)).logits

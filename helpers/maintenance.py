@@ -8,7 +8,6 @@ seeds and writes the interval of each figure to helpers/expected.json; refresh a
 import argparse
 import base64
 import json
-import re
 import statistics
 import sys
 
@@ -21,8 +20,6 @@ from helpers.runs import EXPECTED, run_folder, write_json
 # Not the default seed: the intervals are checked in runs of the default settings alone.
 SEEDS = tuple(range(8))
 PICTURE = NOTEBOOKS.parent / "images" / "baselines.png"
-# Text before a carriage return is overwritten on a screen; a file would show every state of a progress bar.
-OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n)")
 
 
 def refresh():
@@ -53,17 +50,11 @@ def stored_form(notebook):
     notebook.metadata = {name: notebook.metadata[name] for name in ("kernelspec", "language_info")}
     notebook.metadata["language_info"].pop("version", None)
     for cell in notebook.cells:
-        cell.metadata = {name: value for name, value in cell.metadata.items() if name in ("tags", "reason") and value}
-        outputs = []
-        for output in cell.get("outputs", []):
-            if output.output_type == "stream":
-                output.text = OVERWRITTEN.sub("", output.text)
-                if outputs and outputs[-1].get("name") == output.name:
-                    outputs[-1].text = OVERWRITTEN.sub("", outputs[-1].text + output.text)
-                    continue
-            outputs.append(output)
-        if cell.cell_type == "code":
-            cell.outputs = outputs
+        cell.metadata = {
+            name: value
+            for name, value in cell.metadata.items()
+            if name in ("tags", "reason") and value
+        }
     nbformat.validate(notebook)
     return notebook
 
@@ -75,7 +66,9 @@ def measure_ranges(seeds):
     for seed in seeds:
         metrics = run_chapters(chapters, {"seed": seed, "run_dir": f"runs/ranges/seed-{seed}"})
         print(table(metrics), flush=True)
-        runs.append({name: value for figures in metrics.values() for name, value in figures.items()})
+        runs.append(
+            {name: value for figures in metrics.values() for name, value in figures.items()}
+        )
     figures = {}
     for name in runs[0]:
         values = [run[name] for run in runs]
@@ -83,7 +76,11 @@ def measure_ranges(seeds):
             continue
         mean, spread = statistics.mean(values), statistics.stdev(values)
         interval = {"low": round(mean - 4 * spread, 3), "high": round(mean + 4 * spread, 3)}
-        figures[name] = {**interval, "mean": round(mean, 4), "values": [round(value, 4) for value in values]}
+        figures[name] = {
+            **interval,
+            "mean": round(mean, 4),
+            "values": [round(value, 4) for value in values],
+        }
     note = "measured by `make ranges`; low and high: mean ± 4 standard deviations over the seeds"
     write_json(EXPECTED, {"note": note, "seeds": list(seeds), "figures": figures})
 
@@ -92,7 +89,9 @@ def main(arguments=None):
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m helpers.maintenance", description=__doc__)
     parser.add_argument("command", choices=("refresh", "ranges"))
-    parser.add_argument("--seeds", type=json.loads, default=SEEDS, help="JSON list of seeds for ranges")
+    parser.add_argument(
+        "--seeds", type=json.loads, default=SEEDS, help="JSON list of seeds for ranges"
+    )
     arguments = parser.parse_args(arguments)
     refresh() if arguments.command == "refresh" else measure_ranges(arguments.seeds)
 

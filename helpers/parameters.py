@@ -33,9 +33,9 @@ def _parameter(default, meaning, low=None, high=None):
 class Settings:
     """The checked parameters of a chapter, as attributes: `settings.num_epochs`."""
 
-    model_name: str = _parameter("sentence-transformers/all-MiniLM-L6-v2", "pretrained model: Hub id or local folder")
+    model_name: str = _parameter("sentence-transformers/all-MiniLM-L6-v2", "Hub id or model folder")
     dataset_name: str = _parameter(
-        "cornell-movie-review-data/rotten_tomatoes", "data set: Hub id, or CSV, JSON Lines or Parquet file"
+        "cornell-movie-review-data/rotten_tomatoes", "Hub id or CSV, JSON, Parquet"
     )
     text_column: str = _parameter("text", "column that holds the text")
     label_column: str = _parameter("label", "column that holds the class")
@@ -44,16 +44,24 @@ class Settings:
     num_eval: int = _parameter(1000, "test rows, used for the final figures alone", 2, 1_000_000)
     max_length: int = _parameter(512, "tokens a text; longer texts are cut", 4, 8192)
     batch_size: int = _parameter(16, "texts a step", 1, 1024)
-    group_by_length: bool = _parameter(True, "put texts of like length into one batch: True or False")
+    group_by_length: bool = _parameter(True, "batch texts of like length: True or False")
     learning_rate: float = _parameter(1e-4, "learning rate after warm-up", 1e-8, 1.0)
     weight_decay: float = _parameter(0.01, "weight decay, not for biases and norms", 0.0, 1.0)
-    warmup_ratio: float = _parameter(0.1, "share of the steps in which the learning rate rises", 0.0, 1.0)
-    max_grad_norm: float = _parameter(1.0, "longest gradient, as a norm; longer ones are scaled down", 1e-3, 1e6)
+    warmup_ratio: float = _parameter(
+        0.1, "share of the steps in which the learning rate rises", 0.0, 1.0
+    )
+    max_grad_norm: float = _parameter(
+        1.0, "longest gradient, as a norm; longer ones shrink", 1e-3, 1e6
+    )
     num_epochs: int = _parameter(3, "passes over the training rows", 1, 1000)
-    attention_dropout: float = _parameter(0.0, "dropout of attention weights; 0 is fastest on a CPU", 0.0, 0.9)
-    device: str = _parameter("auto", "'auto', 'cpu', 'cuda', 'cuda:0', 'mps'; auto takes a GPU if there is one")
+    attention_dropout: float = _parameter(
+        0.0, "dropout of attention weights; 0 is fastest on a CPU", 0.0, 0.9
+    )
+    device: str = _parameter(
+        "auto", "'auto' (a GPU if there is one), 'cpu', 'cuda', 'cuda:0' or 'mps'"
+    )
     seed: int = _parameter(42, "seed of everything random", 0, 2**32 - 1)
-    run_dir: str = _parameter("runs/default", "folder for what is made; relative paths start at the project's root")
+    run_dir: str = _parameter("runs/default", "folder for results, seen from the project's root")
 
 
 PARAMETERS = {f.name: f for f in fields(Settings)}
@@ -83,7 +91,10 @@ def check_values(values):
             raise ParameterError(_unknown(name))
     for name, value in values.items():
         _check_type_and_range(PARAMETERS[name], value)
-    values = {name: float(value) if PARAMETERS[name].type is float else value for name, value in values.items()}
+    values = {
+        name: float(value) if PARAMETERS[name].type is float else value
+        for name, value in values.items()
+    }
     settings = Settings(**values)
     _check_together(settings)
     return settings
@@ -100,7 +111,9 @@ def read_parameters(namespace):
             raise ParameterError(_unknown(name))
     for name in PARAMETERS:
         if name not in namespace:
-            raise ParameterError(f"parameter {name!r} is missing: run the cell tagged 'parameters' first")
+            raise ParameterError(
+                f"parameter {name!r} is missing: run the cell tagged 'parameters' first"
+            )
     settings = check_values({name: namespace[name] for name in PARAMETERS})
     _quiet_libraries()
     return settings
@@ -184,7 +197,9 @@ def _check_type_and_range(parameter, value):
         )
     if wanted is str:
         if not value.strip() or any(ord(character) < 32 for character in value):
-            raise ParameterError(f"{name} must be text of printable characters, not blank, but it is {value!r}")
+            raise ParameterError(
+                f"{name} must be text of printable characters, not blank, but it is {value!r}"
+            )
         return
     low, high = parameter.metadata["low"], parameter.metadata["high"]
     if low is not None and not low <= value <= high:
@@ -197,8 +212,13 @@ def _check_together(settings):
             f"text_column and label_column are both {settings.text_column!r};"
             " name the column with the class in label_column"
         )
-    if not (settings.device in ("auto", "cpu", "cuda", "mps") or settings.device.removeprefix("cuda:").isdecimal()):
-        raise ParameterError(f"device must be 'auto', 'cpu', 'cuda', 'cuda:0' or 'mps', but it is {settings.device!r}")
+    if not (
+        settings.device in ("auto", "cpu", "cuda", "mps")
+        or settings.device.removeprefix("cuda:").isdecimal()
+    ):
+        raise ParameterError(
+            f"device must be 'auto', 'cpu', 'cuda', 'cuda:0' or 'mps', but it is {settings.device!r}"
+        )
     if Path(settings.run_dir).expanduser().is_file():
         raise ParameterError(f"run_dir must be a folder, but {settings.run_dir!r} is a file")
     find_dataset(settings.dataset_name)
@@ -232,4 +252,5 @@ def _quiet_libraries():
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_MININTERVAL", "1")
     warnings.filterwarnings("ignore", message="IProgress not found")

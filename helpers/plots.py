@@ -23,7 +23,9 @@ def draw_bars(labels, values, xlabel, texts, low_high=None):
     ends = values if low_high is None else low_high[1]
     axes.barh(labels, values, xerr=errors, height=0.6, color="C0", ecolor="black", capsize=4)
     for row, text in enumerate(texts):
-        axes.annotate(text, (ends[row], row), xytext=(6, 0), textcoords="offset points", va="center")
+        axes.annotate(
+            text, (ends[row], row), xytext=(6, 0), textcoords="offset points", va="center"
+        )
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     axes.margins(x=0.15)

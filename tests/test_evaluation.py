@@ -24,7 +24,9 @@ def test_metrics_equal_those_of_scikit_learn(num_classes):
     metric = evaluate.combine([metric_folder("accuracy"), metric_folder("macro_f1")])
     for start in range(0, 200, 64):
         part = slice(start, start + 64)
-        metric.add_batch(predictions=torch.tensor(predictions[part]), references=torch.tensor(references[part]))
+        metric.add_batch(
+            predictions=torch.tensor(predictions[part]), references=torch.tensor(references[part])
+        )
     results = metric.compute()
     assert results["accuracy"] == pytest.approx(accuracy_score(references, predictions))
     assert results["macro_f1"] == pytest.approx(f1_score(references, predictions, average="macro"))
@@ -53,7 +55,9 @@ def test_calibration_error_ends():
 
 def test_predictions_do_not_depend_on_the_batch(smoke, tokenizer):
     dataset = prepare_data(smoke)
-    model = AutoModelForSequenceClassification.from_pretrained(find_model(smoke.model_name), dtype=torch.float32)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        find_model(smoke.model_name), dtype=torch.float32
+    )
     rows = to_model_inputs(dataset)["eval"]
     device = torch.device("cpu")
     together = predict(model, make_dataloader(rows, tokenizer, 64), device)

@@ -56,7 +56,9 @@ def test_the_file_is_valid_and_holds_nothing_of_the_machine(path):
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
     for cell in notebook.cells:
         assert set(cell.metadata) <= {"tags", "reason"}, cell.id
-        assert not re.search(r"(/home/|/root/|/tmp/|/Users/|site-packages|[A-Z]:\\\\)", outputs_text(cell)), cell.id
+        assert not re.search(
+            r"(/home/|/root/|/tmp/|/Users/|site-packages|[A-Z]:\\\\)", outputs_text(cell)
+        ), cell.id
         assert "widget" not in outputs_text(cell), cell.id
 
 
@@ -69,7 +71,9 @@ def test_outputs_are_those_of_one_clean_run(path):
             assert output.output_type != "error", cell.id
             assert output.get("execution_count", cell.execution_count) == cell.execution_count
             assert "\r" not in output.get("text", ""), cell.id
-            assert output.get("name") != "stderr" or "%|" in output.text, f"{cell.id} warns: {output.text}"
+            assert output.get("name") != "stderr" or "%|" in output.text, (
+                f"{cell.id} warns: {output.text}"
+            )
 
 
 @each_chapter
@@ -83,6 +87,13 @@ def test_size_and_ids(path):
 
 
 @each_chapter
+def test_no_line_of_code_runs_out_of_the_page(path):
+    for cell in code_cells(path):
+        for line in cell.source.splitlines():
+            assert len(line) <= 100, f"{path.name}, {cell.id}: {line}"
+
+
+@each_chapter
 def test_anatomy(path):
     cells = read(path).cells
     number = int(path.stem[:2])
@@ -92,7 +103,11 @@ def test_anatomy(path):
     assert "## Recap" in cells[-1].source and "## Exercises" in cells[-1].source
     following = CHAPTERS[number].name if number < len(CHAPTERS) else CHAPTERS[0].name
     assert f"]({following})" in cells[-1].source
-    assert [cell.id for cell in cells if cell.cell_type == "code"][:3] == ["setup", "parameters", "read-parameters"]
+    assert [cell.id for cell in cells if cell.cell_type == "code"][:3] == [
+        "setup",
+        "parameters",
+        "read-parameters",
+    ]
     headings = re.findall(r"^(#+) ", prose(path), re.MULTILINE)
     assert headings.count("#") == 1 and set(headings) <= {"#", "##"}
 
@@ -124,7 +139,9 @@ def test_every_cell_that_is_not_compared_says_why():
         for cell in code_cells(path):
             assert "NBVAL" not in cell.source
             if NOT_COMPARED & set(cell.metadata.get("tags", [])):
-                assert len(cell.metadata.get("reason", "")) > 20, f"{path.name}: {cell.id} has no reason"
+                assert len(cell.metadata.get("reason", "")) > 20, (
+                    f"{path.name}: {cell.id} has no reason"
+                )
 
 
 def test_sanitized_text_is_only_what_depends_on_the_machine():
@@ -138,7 +155,10 @@ def test_sanitized_text_is_only_what_depends_on_the_machine():
             text = re.sub(pattern, replacement, text)
         return text
 
-    assert clean("accuracy ≈ 0.789   (expected 0.750 to 0.830)") == "accuracy MEASURED   (expected 0.750 to 0.830)"
+    assert (
+        clean("accuracy ≈ 0.789   (expected 0.750 to 0.830)")
+        == "accuracy MEASURED   (expected 0.750 to 0.830)"
+    )
     assert clean("rows 1000, loss 0.694") == "rows 1000, loss 0.694"
     states = [
         "  0%|  | 0/9 [00:00<?, ?it/s]",
@@ -151,7 +171,11 @@ def test_sanitized_text_is_only_what_depends_on_the_machine():
 
 
 def definitions(source):
-    return {node.name: node for node in ast.parse(source).body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    return {
+        node.name: node
+        for node in ast.parse(source).body
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+    }
 
 
 def test_a_taught_function_is_the_shared_function():
@@ -167,11 +191,15 @@ def test_a_taught_function_is_the_shared_function():
                 taught[name] = path.stem
                 if name in shared:
                     file, other = shared[name]
-                    assert ast.dump(node) == ast.dump(other), f"{path.name} and helpers/{file} differ in {name}"
+                    assert ast.dump(node) == ast.dump(other), (
+                        f"{path.name} and helpers/{file} differ in {name}"
+                    )
     for name, (file, node) in shared.items():
         claim = re.search(r"Defined in chapter (\d\d)", ast.get_docstring(node) or "")
         if claim:
-            assert taught.get(name, "")[:2] == claim[1], f"helpers/{file}: {name} is not defined in chapter {claim[1]}"
+            assert taught.get(name, "")[:2] == claim[1], (
+                f"helpers/{file}: {name} is not defined in chapter {claim[1]}"
+            )
     assert len(set(taught) & set(shared)) >= 13
 
 

@@ -10,7 +10,14 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 
 from helpers.errors import UserError
-from helpers.parameters import PARAMETERS, Settings, check_values, parameters_cell, read_parameters, split_sizes
+from helpers.parameters import (
+    PARAMETERS,
+    Settings,
+    check_values,
+    parameters_cell,
+    read_parameters,
+    split_sizes,
+)
 from helpers.runner import KERNEL_CONFIG, all_chapters
 from helpers.sources import count_texts, longest_input
 
@@ -33,10 +40,19 @@ BAD = [
     ({"num_epochs": [3]}, "num_epochs must be a whole number, but [3] is list"),
     ({"num_train": 0}, "num_train must be between 2 and"),
     ({"num_train": 1}, "num_train must be between 2 and"),
-    ({"num_train": 6163}, "num_train is 6163, but 'cornell-movie-review-data/rotten_tomatoes' has 6162 rows for it"),
-    ({"num_validation": 1089}, "num_validation is 1089, but 'cornell-movie-review-data/rotten_tomatoes' has 1088 rows"),
+    (
+        {"num_train": 6163},
+        "num_train is 6163, but 'cornell-movie-review-data/rotten_tomatoes' has 6162 rows for it",
+    ),
+    (
+        {"num_validation": 1089},
+        "num_validation is 1089, but 'cornell-movie-review-data/rotten_tomatoes' has 1088 rows",
+    ),
     ({"num_eval": 1281}, "set num_eval to 1280 or less"),
-    ({"num_train": 100000, "dataset_name": "stanfordnlp/imdb"}, "num_train is 100000, but 'stanfordnlp/imdb' has 17"),
+    (
+        {"num_train": 100000, "dataset_name": "stanfordnlp/imdb"},
+        "num_train is 100000, but 'stanfordnlp/imdb' has 17",
+    ),
     ({"num_eval": 1000.0}, "num_eval must be a whole number, but 1000.0 is a number"),
     ({"max_length": 3}, "max_length must be between 4 and 8192, but it is 3"),
     ({"max_length": 513}, "reads at most 512 tokens; set max_length to 512 or less"),
@@ -50,20 +66,29 @@ BAD = [
     ({"learning_rate": 5.0}, "learning_rate must be between 1e-08 and 1.0, but it is 5.0"),
     ({"learning_rate": float("nan")}, "learning_rate must be between 1e-08 and 1.0, but it is nan"),
     ({"learning_rate": float("inf")}, "learning_rate must be between 1e-08 and 1.0, but it is inf"),
-    ({"learning_rate": "1e-4"}, "learning_rate must be a number, but '1e-4' is text; in YAML write 1.0e-4"),
+    (
+        {"learning_rate": "1e-4"},
+        "learning_rate must be a number, but '1e-4' is text; in YAML write 1.0e-4",
+    ),
     ({"weight_decay": -0.1}, "weight_decay must be between 0.0 and 1.0, but it is -0.1"),
     ({"weight_decay": 2}, "weight_decay must be between 0.0 and 1.0, but it is 2"),
     ({"warmup_ratio": 1.5}, "warmup_ratio must be between 0.0 and 1.0, but it is 1.5"),
     ({"warmup_ratio": 100}, "warmup_ratio must be between 0.0 and 1.0, but it is 100"),
-    ({"max_grad_norm": 0}, "max_grad_norm must be between 0.001 and 1000000.0, but it is 0"),
+    ({"max_grad_norm": 0}, "max_grad_norm must be between 0.001 and 1000.0, but it is 0"),
     ({"attention_dropout": 1.0}, "attention_dropout must be between 0.0 and 0.9, but it is 1.0"),
     ({"seed": -1}, "seed must be between 0 and 4294967295, but it is -1"),
     ({"seed": 2**32}, "seed must be between 0 and"),
     ({"seed": "random"}, "seed must be a whole number, but 'random' is text"),
     ({"device": "gpu"}, "device must be 'auto', 'cpu', 'cuda', 'cuda:0' or 'mps', but it is 'gpu'"),
     ({"device": "cuda:first"}, "device must be 'auto', 'cpu', 'cuda', 'cuda:0' or 'mps'"),
-    ({"device": 0}, "device must be text, but 0 is a whole number; with papermill write -r device 0"),
-    ({"run_dir": 2026}, "run_dir must be text, but 2026 is a whole number; with papermill write -r run_dir 2026"),
+    (
+        {"device": 0},
+        "device must be text, but 0 is a whole number; with papermill write -r device 0",
+    ),
+    (
+        {"run_dir": 2026},
+        "run_dir must be text, but 2026 is a whole number; with papermill write -r run_dir 2026",
+    ),
     ({"run_dir": ""}, "run_dir must be text of printable characters, not blank"),
     ({"run_dir": "a\nb"}, "run_dir must be text of printable characters, not blank"),
     ({"run_dir": "pyproject.toml"}, "run_dir must be a folder, but 'pyproject.toml' is a file"),
@@ -75,13 +100,21 @@ BAD = [
     ({"model_name": "helpers"}, "model_name: the folder 'helpers' holds no config.json"),
     ({"model_name": "not a model"}, "model_name: nothing lies at 'not a model'"),
     ({"dataset_name": "missing.csv"}, "dataset_name: nothing lies at 'missing.csv'"),
-    ({"dataset_name": "../missing/reviews.parquet"}, "dataset_name: nothing lies at '../missing/reviews.parquet'"),
-    ({"dataset_name": "pyproject.toml"}, "dataset_name: 'pyproject.toml' must end in one of .csv, .tsv"),
+    (
+        {"dataset_name": "../missing/reviews.parquet"},
+        "dataset_name: nothing lies at '../missing/reviews.parquet'",
+    ),
+    (
+        {"dataset_name": "pyproject.toml"},
+        "dataset_name: 'pyproject.toml' must end in one of .csv, .tsv",
+    ),
     ({"dataset_name": "a/b/c"}, "dataset_name: nothing lies at 'a/b/c'"),
 ]
 
 
-@pytest.mark.parametrize(("parameters", "message"), BAD, ids=[str(parameters) for parameters, _ in BAD])
+@pytest.mark.parametrize(
+    ("parameters", "message"), BAD, ids=[str(parameters) for parameters, _ in BAD]
+)
 def test_bad_value_is_refused_in_one_line(parameters, message, root, monkeypatch):
     monkeypatch.chdir(root)
     start = perf_counter()
@@ -131,7 +164,11 @@ def test_every_chapter_refuses_before_it_starts(chapter, parameters, ename, mess
     parameters = {**parameters, "run_dir": str(tmp_path / "run")}
     with pytest.raises(PapermillExecutionError) as error:
         papermill.execute_notebook(
-            chapter, tmp_path / "out.ipynb", parameters=parameters, progress_bar=False, config=KERNEL_CONFIG
+            chapter,
+            tmp_path / "out.ipynb",
+            parameters=parameters,
+            progress_bar=False,
+            config=KERNEL_CONFIG,
         )
     assert error.value.ename == ename
     assert message in error.value.evalue
@@ -143,7 +180,16 @@ def test_papermill_command_names_the_right_parameter(root, tmp_path, loopback):
     chapter = root / "notebooks" / "04_training_loop.ipynb"
     start = perf_counter()
     run = subprocess.run(
-        [sys.executable, "-m", "papermill", chapter, tmp_path / "out.ipynb", "-p", "num_epoch", "1"],
+        [
+            sys.executable,
+            "-m",
+            "papermill",
+            chapter,
+            tmp_path / "out.ipynb",
+            "-p",
+            "num_epoch",
+            "1",
+        ],
         capture_output=True,
         text=True,
     )
@@ -154,7 +200,13 @@ def test_papermill_command_names_the_right_parameter(root, tmp_path, loopback):
 
 def test_help_explains_every_parameter(root):
     run = subprocess.run(
-        [sys.executable, "-m", "papermill", "--help-notebook", root / "notebooks" / "01_prepare_data.ipynb"],
+        [
+            sys.executable,
+            "-m",
+            "papermill",
+            "--help-notebook",
+            root / "notebooks" / "01_prepare_data.ipynb",
+        ],
         capture_output=True,
         text=True,
     )
@@ -178,7 +230,9 @@ def test_defaults_are_accepted():
 
 
 def test_injected_values_win_and_whole_numbers_do_for_numbers():
-    settings = read_parameters(in_notebook(parameters_cell(), "# Parameters\nweight_decay = 0\nnum_train = 10\n"))
+    settings = read_parameters(
+        in_notebook(parameters_cell(), "# Parameters\nweight_decay = 0\nnum_train = 10\n")
+    )
     assert (settings.weight_decay, settings.num_train) == (0.0, 10)
     assert isinstance(settings.weight_decay, float)
 
@@ -207,7 +261,10 @@ def test_rows_of_an_own_file_are_counted(tmp_path, suffix):
     import pandas as pd
 
     rows = pd.DataFrame(
-        {"review": ["good", "bad, really", "good", "  ", None, 'a "quote"'], "stars": [1, 0, 1, 1, 0, 1]}
+        {
+            "review": ["good", "bad, really", "good", "  ", None, 'a "quote"'],
+            "stars": [1, 0, 1, 1, 0, 1],
+        }
     )
     path = tmp_path / f"reviews{suffix}"
     if suffix == ".jsonl":

@@ -22,7 +22,8 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 REQUIREMENTS = [Requirement(line) for line in PYPROJECT["project"]["dependencies"]]
 EXTRAS = {
-    name: [Requirement(line) for line in lines] for name, lines in PYPROJECT["project"]["optional-dependencies"].items()
+    name: [Requirement(line) for line in lines]
+    for name, lines in PYPROJECT["project"]["optional-dependencies"].items()
 }
 
 
@@ -57,13 +58,22 @@ def test_every_import_is_a_declared_dependency():
     for path in all_chapters():
         cells = nbformat.read(path, as_version=4).cells
         code += [
-            "\n".join(re.sub(r"^(\s*)%.*$", r"\1pass", c.source, flags=re.M) for c in cells if c.cell_type == "code")
+            "\n".join(
+                re.sub(r"^(\s*)%.*$", r"\1pass", c.source, flags=re.M)
+                for c in cells
+                if c.cell_type == "code"
+            )
         ]
-    tests = [path.read_text(encoding="utf-8") for path in [*(ROOT / "tests").glob("*.py"), ROOT / "conftest.py"]]
+    tests = [
+        path.read_text(encoding="utf-8")
+        for path in [*(ROOT / "tests").glob("*.py"), ROOT / "conftest.py"]
+    ]
     for sources, allowed in ((code, declared), (tests, testing)):
         for module in third_party(sources):
             owners = {canonicalize_name(name) for name in distributions[module]}
-            assert owners & allowed, f"{module} is imported, but none of {owners} is in pyproject.toml"
+            assert owners & allowed, (
+                f"{module} is imported, but none of {owners} is in pyproject.toml"
+            )
 
 
 def test_constraints_pin_every_dependency_within_its_range():
@@ -74,7 +84,9 @@ def test_constraints_pin_every_dependency_within_its_range():
             pins[canonicalize_name(name)] = version
     for requirement in [*REQUIREMENTS, *(r for extra in EXTRAS.values() for r in extra)]:
         pin = pins[canonicalize_name(requirement.name)]
-        assert requirement.specifier.contains(pin, prereleases=True), f"{requirement} but constraints.txt has {pin}"
+        assert requirement.specifier.contains(pin, prereleases=True), (
+            f"{requirement} but constraints.txt has {pin}"
+        )
 
 
 def test_the_conda_environment_installs_the_project_and_lists_nothing_again():
@@ -114,7 +126,9 @@ def test_the_workflow_runs_the_same_command_on_all_versions():
     assert PYPROJECT["project"]["requires-python"] == ">=3.11"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "parameters").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "parameters").glob("*.yaml")), ids=lambda path: path.name
+)
 def test_parameter_files_are_accepted(path):
     values = yaml.safe_load(path.read_text())
     assert set(values) <= set(PARAMETERS)
@@ -139,7 +153,9 @@ def test_readme_names_every_chapter_and_links_lead_somewhere():
 
 def test_readme_lists_every_parameter_with_its_default():
     for name, parameter in PARAMETERS.items():
-        assert re.search(rf"^\| `{name}` \| `{re.escape(str(parameter.default))}` \|", README, re.MULTILINE), name
+        assert re.search(
+            rf"^\| `{name}` \| `{re.escape(str(parameter.default))}` \|", README, re.MULTILINE
+        ), name
 
 
 def test_licence():

@@ -21,7 +21,8 @@ def write_chapter(folder, name, *sources):
     """A small chapter with the parameters cell and the given cells behind it."""
     cells = [new_code_cell(parameters_cell(), id="parameters", metadata={"tags": ["parameters"]})]
     cells += [new_code_cell(source, id=f"cell-{number}") for number, source in enumerate(sources)]
-    notebook = new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = new_notebook(cells=cells, metadata={"kernelspec": kernelspec})
     path = folder / f"{name}.ipynb"
     nbformat.write(notebook, path)
     return path
@@ -46,7 +47,11 @@ def test_a_failing_chapter_is_named_with_cell_line_and_error(chapters, tmp_path,
     assert "02_bad.ipynb, cell [4] 'cell-1', line 3: print(y / (x - 1))" in message
     assert "ZeroDivisionError: division by zero" in message
     assert "Traceback" not in message
-    assert sorted(path.name for path in run.iterdir()) == ["01_good.ipynb", "02_bad.ipynb", "metrics.json"]
+    assert sorted(path.name for path in run.iterdir()) == [
+        "01_good.ipynb",
+        "02_bad.ipynb",
+        "metrics.json",
+    ]
     assert "ran" in nbformat.read(run / "01_good.ipynb", as_version=4).cells[-1].outputs[0].text
     assert list(json.loads((run / "metrics.json").read_text())) == ["01_good"]
 
@@ -60,7 +65,12 @@ def test_a_line_of_a_function_that_fails_is_named_where_it_was_called(chapters, 
 
 
 def test_a_killed_kernel_is_reported_as_killed(chapters, tmp_path, capsys):
-    write_chapter(chapters, "01_big", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "print('never')")
+    write_chapter(
+        chapters,
+        "01_big",
+        "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
+        "print('never')",
+    )
     assert main(["-p", "run_dir", str(tmp_path / "run")]) == 1
     message = capsys.readouterr().err
     assert "01_big.ipynb, cell 'cell-0': the kernel was killed" in message
@@ -71,7 +81,10 @@ def test_unknown_parameters_are_refused_before_the_first_chapter(chapters, tmp_p
     write_chapter(chapters, "01_good", "print('ran')")
     run = tmp_path / "run"
     assert main(["-p", "num_epoch", "1", "-p", "run_dir", str(run)]) == 1
-    assert capsys.readouterr().err == "ParameterError: unknown parameter 'num_epoch'; did you mean 'num_epochs'?\n"
+    assert (
+        capsys.readouterr().err
+        == "ParameterError: unknown parameter 'num_epoch'; did you mean 'num_epochs'?\n"
+    )
     assert not run.exists()
 
 
@@ -79,7 +92,10 @@ def test_unknown_parameters_are_refused_before_the_first_chapter(chapters, tmp_p
     ("content", "message"),
     [
         ("num_epoch: 1", "did you mean 'num_epochs'?"),
-        ("learning_rate: 1e-4", "learning_rate must be a number, but '1e-4' is text; in YAML write 1.0e-4, not 1e-4"),
+        (
+            "learning_rate: 1e-4",
+            "learning_rate must be a number, but '1e-4' is text; in YAML write 1.0e-4, not 1e-4",
+        ),
         ("- num_epochs", "must hold lines of the form 'name: value'"),
         ("num_epochs: [", "cannot be read"),
         (None, "cannot be read"),
@@ -105,7 +121,13 @@ def test_values_on_the_command_line_win_over_the_file(chapters, tmp_path):
     path = tmp_path / "my.yaml"
     path.write_text("num_train: 50\nnum_eval: 60\n")
     run = tmp_path / "run"
-    values = {"num_train": "7", "learning_rate": "3e-5", "device": "cpu", "group_by_length": "False", "run_dir": run}
+    values = {
+        "num_train": "7",
+        "learning_rate": "3e-5",
+        "device": "cpu",
+        "group_by_length": "False",
+        "run_dir": run,
+    }
     arguments = [word for name, value in values.items() for word in ("-p", name, str(value))]
     assert main(["-f", str(path), *arguments]) == 0
     executed = nbformat.read(run / "01_show.ipynb", as_version=4)
@@ -123,9 +145,20 @@ def smoke_run(tmp_path_factory):
     """All chapters in a process of their own, with no network interface where the system allows that."""
     root = runner.NOTEBOOKS.parent
     folder = tmp_path_factory.mktemp("smoke")
-    command = [sys.executable, "-m", "helpers.runner", "-f", "parameters/smoke.yaml", "-p", "run_dir", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "helpers.runner",
+        "-f",
+        "parameters/smoke.yaml",
+        "-p",
+        "run_dir",
+        str(folder),
+    ]
     cut_off = (
-        subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode == 0 if os.name == "posix" else False
+        subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode == 0
+        if os.name == "posix"
+        else False
     )
     if cut_off:
         command = ["unshare", "-rn", *command]
@@ -142,14 +175,18 @@ def test_all_chapters_run_with_the_smoke_parameters(smoke_run):
         assert f"{name}: 100%" in run.stderr
     metrics = json.loads((folder / "metrics.json").read_text())
     assert list(metrics) == names
-    assert all(figures["seconds"] > 0 and figures["peak_memory_mib"] > 50 for figures in metrics.values())
+    assert all(
+        figures["seconds"] > 0 and figures["peak_memory_mib"] > 50 for figures in metrics.values()
+    )
     assert f"accuracy {metrics['05_evaluation']['accuracy']:.3f}" in run.stdout
 
 
 def test_later_chapters_take_what_earlier_ones_made(smoke_run):
     """Chapter 05 shows no progress bar: it found the model of chapter 04 and did not train again."""
     folder, _, _ = smoke_run
-    cells = {cell.id: cell for cell in nbformat.read(folder / "05_evaluation.ipynb", as_version=4).cells}
+    cells = {
+        cell.id: cell for cell in nbformat.read(folder / "05_evaluation.ipynb", as_version=4).cells
+    }
     assert cells["get-model"].outputs == []
 
 
@@ -170,7 +207,10 @@ def test_chapter_04_makes_what_the_helper_makes(smoke_run, tmp_path):
     from helpers.training import get_trained_model
 
     folder, _, _ = smoke_run
-    ours = load_file(get_trained_model(check_values({**SMOKE, "run_dir": str(tmp_path / "run")})) / "model.safetensors")
+    ours = load_file(
+        get_trained_model(check_values({**SMOKE, "run_dir": str(tmp_path / "run")}))
+        / "model.safetensors"
+    )
     theirs = load_file(folder / "model" / "model.safetensors")
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -189,16 +229,29 @@ def test_the_long_reviews_work_in_the_same_way(tmp_path):
 
 
 def test_three_classes_from_an_own_file_work_in_every_chapter(tmp_path):
-    rows = [f"{word} text number {n}\t{word}" for n in range(120) for word in ("bad", "good", "middling")]
+    rows = [
+        f"{word} text number {n}\t{word}"
+        for n in range(120)
+        for word in ("bad", "good", "middling")
+    ]
     path = tmp_path / "own.tsv"
     path.write_text("review\tstars\n" + "\n".join(rows) + "\n")
-    parameters = {**SMOKE, "dataset_name": str(path), "text_column": "review", "label_column": "stars"}
-    metrics = run_chapters(all_chapters(), {**parameters, "run_dir": str(tmp_path / "run")}, progress=False)
+    parameters = {
+        **SMOKE,
+        "dataset_name": str(path),
+        "text_column": "review",
+        "label_column": "stars",
+    }
+    metrics = run_chapters(
+        all_chapters(), {**parameters, "run_dir": str(tmp_path / "run")}, progress=False
+    )
     assert 0 <= metrics["05_evaluation"]["macro_f1"] <= 1
 
 
 def test_an_error_of_our_own_is_one_line_in_a_notebook(chapters, tmp_path):
-    write_chapter(chapters, "01_bad", "from helpers.sources import find_model\nfind_model('./nothing')")
+    write_chapter(
+        chapters, "01_bad", "from helpers.sources import find_model\nfind_model('./nothing')"
+    )
     with pytest.raises(UserError):
         run_chapters(all_chapters(), {"run_dir": str(tmp_path / "run")}, progress=False)
     output = nbformat.read(tmp_path / "run" / "01_bad.ipynb", as_version=4).cells[-1].outputs[0]

@@ -7,7 +7,15 @@ import pytest
 
 from helpers import runs
 from helpers.parameters import Settings
-from helpers.runs import is_made_by, made_by, new_folder, record_metrics, run_folder, show_figures, write_json
+from helpers.runs import (
+    is_made_by,
+    made_by,
+    new_folder,
+    record_metrics,
+    run_folder,
+    show_figures,
+    write_json,
+)
 
 
 def test_a_relative_run_dir_starts_at_the_project(root, monkeypatch, tmp_path):

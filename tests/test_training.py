@@ -13,7 +13,13 @@ from helpers import training
 from helpers.batches import make_dataloader, to_model_inputs
 from helpers.data import prepare_data
 from helpers.errors import UserError
-from helpers.training import evaluate_model, get_trained_model, load_model, parameter_groups, pick_device
+from helpers.training import (
+    evaluate_model,
+    get_trained_model,
+    load_model,
+    parameter_groups,
+    pick_device,
+)
 
 
 @pytest.fixture
@@ -58,7 +64,9 @@ def test_the_schedule_is_the_one_that_the_formula_gives():
 
 def test_the_untrained_model_guesses(smoke, model, tokenizer):
     rows = to_model_inputs(prepare_data(smoke))
-    loss, accuracy = evaluate_model(model, make_dataloader(rows["validation"], tokenizer, 8), torch.device("cpu"))
+    loss, accuracy = evaluate_model(
+        model, make_dataloader(rows["validation"], tokenizer, 8), torch.device("cpu")
+    )
     assert loss == pytest.approx(math.log(2), abs=0.05)
     assert 0.2 < accuracy < 0.8
 
@@ -66,7 +74,9 @@ def test_the_untrained_model_guesses(smoke, model, tokenizer):
 def test_evaluate_model_weighs_every_text_alike(smoke, model, tokenizer):
     """32 rows in batches of 20 and 12: the mean over batches would be wrong."""
     rows = to_model_inputs(prepare_data(smoke))["validation"]
-    loss, accuracy = evaluate_model(model, make_dataloader(rows, tokenizer, 20), torch.device("cpu"))
+    loss, accuracy = evaluate_model(
+        model, make_dataloader(rows, tokenizer, 20), torch.device("cpu")
+    )
     batch = next(iter(make_dataloader(rows, tokenizer, 32)))
     with torch.no_grad():
         outputs = model(**batch)
@@ -75,7 +85,9 @@ def test_evaluate_model_weighs_every_text_alike(smoke, model, tokenizer):
 
 
 def test_training_twice_gives_the_same_weights_bit_for_bit(smoke, tmp_path):
-    folders = [get_trained_model(replace(smoke, run_dir=str(tmp_path / name))) for name in ("one", "two")]
+    folders = [
+        get_trained_model(replace(smoke, run_dir=str(tmp_path / name))) for name in ("one", "two")
+    ]
     one, two = (load_file(folder / "model.safetensors") for folder in folders)
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -84,7 +96,9 @@ def test_training_twice_gives_the_same_weights_bit_for_bit(smoke, tmp_path):
 def test_the_trained_model_is_kept_and_made_again_for_other_settings(smoke, monkeypatch):
     calls = []
     original = training.train_one_epoch
-    monkeypatch.setattr(training, "train_one_epoch", lambda *args: calls.append(1) or original(*args))
+    monkeypatch.setattr(
+        training, "train_one_epoch", lambda *args: calls.append(1) or original(*args)
+    )
     folder = get_trained_model(smoke)
     assert len(calls) == 1
     assert get_trained_model(smoke) == folder
@@ -114,7 +128,9 @@ def test_the_best_epoch_is_kept_and_not_the_last(smoke, monkeypatch):
 def test_an_interrupted_training_leaves_the_old_model(smoke, monkeypatch):
     folder = get_trained_model(smoke)
     before = (folder / "model.safetensors").read_bytes()
-    monkeypatch.setattr(training, "evaluate_model", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        training, "evaluate_model", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
         get_trained_model(replace(smoke, learning_rate=2e-4))
     assert (folder / "model.safetensors").read_bytes() == before

@@ -13,8 +13,12 @@ class MacroF1(evaluate.Metric):
             description=__doc__,
             citation="",
             inputs_description="predictions, references: class numbers, one a row",
-            features=datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}),
+            features=datasets.Features(
+                {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
+            ),
         )
 
     def _compute(self, predictions, references):
-        return {"macro_f1": float(f1_score(references, predictions, average="macro", zero_division=0.0))}
+        return {
+            "macro_f1": float(f1_score(references, predictions, average="macro", zero_division=0.0))
+        }

@@ -1,19 +1,29 @@
 """pytest for tests/ and notebooks/ alike."""
 
-import functools
 import os
 import socket
+import tempfile
 from pathlib import Path
 
 import nbval.kernel
 import pytest
+import yaml
 from jupyter_client.manager import KernelManager
 
 ROOT = Path(__file__).resolve().parent
 
-# nbval's kernels listen on TCP. Unix sockets work with no network interface at all, not even the loopback.
+SOCKETS = tempfile.TemporaryDirectory(prefix="kernels-")
+
+
+def kernel_manager(**arguments):
+    """Return a KernelManager on Unix sockets: they work without any network interface."""
+    socket_name = Path(tempfile.mkdtemp(dir=SOCKETS.name), "socket")
+    return KernelManager(transport="ipc", ip=str(socket_name), **arguments)
+
+
+# nbval's own kernels listen on TCP.
 if os.name == "posix":
-    nbval.kernel.KernelManager = functools.partial(KernelManager, transport="ipc")
+    nbval.kernel.KernelManager = kernel_manager
 
 
 @pytest.fixture(scope="session")
@@ -53,4 +63,4 @@ def smoke(tmp_path):
     return check_values({**SMOKE, "run_dir": str(tmp_path / "run")})
 
 
-SMOKE = {"num_train": 64, "num_validation": 32, "num_eval": 64, "max_length": 64, "num_epochs": 1}
+SMOKE = yaml.safe_load((ROOT / "parameters" / "smoke.yaml").read_text())

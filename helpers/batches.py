@@ -13,7 +13,7 @@ def to_model_inputs(dataset):
     """
     dataset = dataset.remove_columns(["text"])
     dataset = dataset.rename_column("label", "labels")
-    dataset.set_format("torch")
+    dataset.set_format("torch")  # changes `dataset` itself, unlike the two calls above
     return dataset
 
 

@@ -43,7 +43,7 @@ def encode_labels(dataset, label_names=None):
     """
     if isinstance(dataset["train"].features["label"], ClassLabel):
         return dataset
-    values = sorted({label for rows in dataset.values() for label in rows["label"]})
+    values = sorted(set().union(*(rows["label"] for rows in dataset.values())))
     names = list(label_names or map(str, values))
     encoded = dataset.map(lambda label: {"label": values.index(label)}, input_columns="label")
     return encoded.cast_column("label", ClassLabel(names=names))
@@ -58,8 +58,8 @@ def split(dataset, held_out):
     splits = dict(dataset)
     for name in ("test", "validation"):
         if name not in splits:
-            halves = splits["train"].train_test_split(test_size=held_out, seed=42)
-            splits["train"], splits[name] = halves["train"], halves["test"]
+            parts = splits["train"].train_test_split(test_size=held_out, seed=42)
+            splits["train"], splits[name] = parts["train"], parts["test"]
     return DatasetDict(splits)
 
 

@@ -51,7 +51,7 @@ class Settings:
         0.1, "share of the steps in which the learning rate rises", 0.0, 1.0
     )
     max_grad_norm: float = _parameter(
-        1.0, "longest gradient, as a norm; longer ones shrink", 1e-3, 1e6
+        1.0, "gradients longer than this are scaled down", 0.001, 1000.0
     )
     num_epochs: int = _parameter(3, "passes over the training rows", 1, 1000)
     attention_dropout: float = _parameter(

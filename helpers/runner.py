@@ -6,6 +6,8 @@ import json
 import os
 import re
 import sys
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 
@@ -21,8 +23,6 @@ from helpers.parameters import ParameterError, check_values
 from helpers.runs import run_folder, write_json
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
-# Unix sockets need no network interface, not even the loopback, and no port that others can reach.
-KERNEL_CONFIG = Config({"KernelManager": {"transport": "ipc" if os.name == "posix" else "tcp"}})
 # Text before a carriage return is overwritten on a screen; a file would show every state of a bar.
 OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n)")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -79,6 +79,17 @@ def table(metrics):
     return "\n".join(lines)
 
 
+@contextmanager
+def kernel_config():
+    """Yield a configuration that lets the kernel speak over Unix sockets, where there are any.
+
+    They need no network interface, not even the loopback, and open no port to other users.
+    """
+    with tempfile.TemporaryDirectory(prefix="kernel-") as folder:
+        sockets = {"transport": "ipc", "ip": str(Path(folder, "socket"))}
+        yield Config({"KernelManager": sockets if os.name == "posix" else {}})
+
+
 def join_streams(notebook):
     """Make one text of what a cell printed piece by piece, without what later pieces overwrote."""
     for cell in notebook.cells:
@@ -97,16 +108,18 @@ def join_streams(notebook):
 
 
 def _run_chapter(chapter, output, parameters, progress):
+    bar = {"desc": chapter.stem, "file": sys.stderr} if progress else False
     try:
-        executed = papermill.execute_notebook(
-            chapter,
-            output,
-            parameters=parameters,
-            progress_bar={"desc": chapter.stem, "file": sys.stderr} if progress else False,
-            kernel_name="python3",
-            config=KERNEL_CONFIG,
-            store_widget_state=False,
-        )
+        with kernel_config() as config:
+            executed = papermill.execute_notebook(
+                chapter,
+                output,
+                parameters=parameters,
+                progress_bar=bar,
+                kernel_name="python3",
+                config=config,
+                store_widget_state=False,
+            )
         nbformat.write(join_streams(executed), output)
     except PapermillExecutionError as error:
         raise ChapterError(_where(chapter, output, error)) from None
@@ -134,9 +147,7 @@ def _where(chapter, output, error):
 
 def _last_started_cell(output):
     cells = nbformat.read(output, as_version=4).cells
-    started = [
-        c for c in cells if c.cell_type == "code" and c.metadata.papermill.start_time
-    ]
+    started = [c for c in cells if c.cell_type == "code" and c.metadata.papermill.start_time]
     return started[-1]
 
 

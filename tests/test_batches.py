@@ -53,7 +53,7 @@ def test_the_seed_repeats_the_orders_and_epochs_differ(rows, tokenizer, grouped)
 def test_grouping_saves_padding(smoke, tokenizer):
     from dataclasses import replace
 
-    rows = to_model_inputs(prepare_data(replace(smoke, num_train=512)))["train"]
+    rows = to_model_inputs(prepare_data(replace(smoke, num_train=512, max_length=128)))["train"]
 
     def tokens(grouped):
         return sum(

@@ -3,6 +3,8 @@
 import ast
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -130,7 +132,7 @@ def test_the_setup_cell_is_the_same_everywhere_and_installs_this_project():
 def test_at_least_95_percent_of_the_cells_with_outputs_are_compared():
     with_outputs = [cell for path in CHAPTERS for cell in code_cells(path) if cell.outputs]
     left_out = [cell for cell in with_outputs if NOT_COMPARED & set(cell.metadata.get("tags", []))]
-    assert len(with_outputs) > 80
+    assert len(with_outputs) >= 8 * len(CHAPTERS)
     assert 1 - len(left_out) / len(with_outputs) >= 0.95, [cell.id for cell in left_out]
 
 
@@ -243,3 +245,22 @@ def test_everything_that_the_native_road_needs_is_taught():
         assert name in code, name
     assert "https://github.com/huggingface/transformers/tree/main/examples" in text
     assert "https://huggingface.co/docs/transformers/notebooks" in text
+
+
+def test_a_changed_output_fails_the_comparison(tmp_path):
+    """The whole scheme in small: nbval over chapter 01 with one digit of one stored output changed."""
+    notebook = read(CHAPTERS[0])
+    cell = next(cell for cell in notebook.cells if cell.id == "clean-reviews")
+    assert "8530" in cell.outputs[0].text
+    cell.outputs[0].text = cell.outputs[0].text.replace("8530", "8531", 1)
+    nbformat.write(notebook, tmp_path / "changed.ipynb")
+    sanitize = ROOT / "tests" / "nbval_sanitize.cfg"
+    command = ["--nbval", "--nbval-current-env", "--nbval-sanitize-with", sanitize, tmp_path]
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "conftest", "--rootdir", tmp_path, *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert f"1 failed, {len(code_cells(CHAPTERS[0])) - 1} passed" in run.stdout

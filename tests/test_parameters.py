@@ -18,7 +18,7 @@ from helpers.parameters import (
     read_parameters,
     split_sizes,
 )
-from helpers.runner import KERNEL_CONFIG, all_chapters
+from helpers.runner import all_chapters, kernel_config
 from helpers.sources import count_texts, longest_input
 
 # parameters that are wrong -> what the message has to say
@@ -162,13 +162,10 @@ def test_nothing_heavy_is_imported_before_the_refusal(root):
 )
 def test_every_chapter_refuses_before_it_starts(chapter, parameters, ename, message, tmp_path):
     parameters = {**parameters, "run_dir": str(tmp_path / "run")}
-    with pytest.raises(PapermillExecutionError) as error:
+    output = tmp_path / "out.ipynb"
+    with pytest.raises(PapermillExecutionError) as error, kernel_config() as config:
         papermill.execute_notebook(
-            chapter,
-            tmp_path / "out.ipynb",
-            parameters=parameters,
-            progress_bar=False,
-            config=KERNEL_CONFIG,
+            chapter, output, parameters=parameters, progress_bar=False, config=config
         )
     assert error.value.ename == ename
     assert message in error.value.evalue

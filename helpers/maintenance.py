@@ -59,6 +59,13 @@ def stored_form(notebook):
     return notebook
 
 
+def interval(values):
+    """Return mean ± 4 standard deviations. Shares and losses end at 0, and a gain has to lie above."""
+    mean, spread = statistics.mean(values), statistics.stdev(values)
+    low, high = max(mean - 4 * spread, 0.0), mean + 4 * spread
+    return {"low": round(low, 3), "high": round(high, 3), "mean": round(mean, 4)}
+
+
 def measure_ranges(seeds):
     """Write mean ± 4 standard deviations over the seeds for every figure that a chapter checks."""
     runs = []
@@ -74,13 +81,7 @@ def measure_ranges(seeds):
         values = [run[name] for run in runs]
         if name in ("seconds", "peak_memory_mib"):
             continue
-        mean, spread = statistics.mean(values), statistics.stdev(values)
-        interval = {"low": round(mean - 4 * spread, 3), "high": round(mean + 4 * spread, 3)}
-        figures[name] = {
-            **interval,
-            "mean": round(mean, 4),
-            "values": [round(value, 4) for value in values],
-        }
+        figures[name] = {**interval(values), "values": [round(value, 4) for value in values]}
     note = "measured by `make ranges`; low and high: mean ± 4 standard deviations over the seeds"
     write_json(EXPECTED, {"note": note, "seeds": list(seeds), "figures": figures})
 

@@ -2,7 +2,6 @@
 
 import argparse
 import ast
-import json
 import os
 import re
 import sys
@@ -20,7 +19,7 @@ from traitlets.config import Config
 
 from helpers.errors import UserError
 from helpers.parameters import ParameterError, check_values
-from helpers.runs import run_folder, write_json
+from helpers.runs import read_metrics, run_folder, write_json
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 # Text before a carriage return is overwritten on a screen; a file would show every state of a bar.
@@ -41,22 +40,25 @@ def run_chapters(chapters, parameters, progress=True):
     """Run the chapters one after another and return {chapter: figures}, with `seconds` in each.
 
     parameters: name -> value, for every chapter; refused before the first one starts
-    Executed notebooks and `metrics.json` go to `run_dir`; a notebook is there even if its chapter failed.
+    Executed notebooks and `metrics.json` go to `run_dir`; a notebook is there even if its chapter
+    failed. Figures of chapters that do not run now stay in `metrics.json`.
 
     Raises ParameterError or SourceError before anything runs, ChapterError when a chapter fails.
     """
     folder = run_folder(check_values(parameters))
-    metrics_file = folder / "metrics.json"
-    metrics_file.unlink(missing_ok=True)
-    metrics = {}
+    path = folder / "metrics.json"
+    done = {}
     for chapter in chapters:
+        write_json(
+            path, {name: old for name, old in read_metrics(path).items() if name != chapter.stem}
+        )
         start = perf_counter()
         _run_chapter(chapter, folder / chapter.name, parameters, progress)
-        if metrics_file.is_file():
-            metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
+        metrics = read_metrics(path)
         metrics.setdefault(chapter.stem, {})["seconds"] = round(perf_counter() - start, 1)
-        write_json(metrics_file, metrics)
-    return metrics
+        done[chapter.stem] = metrics[chapter.stem]
+        write_json(path, metrics)
+    return done
 
 
 def table(metrics):

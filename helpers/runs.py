@@ -98,13 +98,18 @@ def write_json(path, values):
     os.replace(file.name, path)
 
 
+def read_metrics(path):
+    """Return what `metrics.json` holds, {chapter: {figure: value}}; {} if there is none yet."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
 def record_metrics(settings, chapter, **figures):
     """Put a chapter's key figures into `metrics.json` of the run, beside those of other chapters.
 
     Adds `peak_memory_mib`: the most memory this process has held, in MiB.
     """
     path = run_folder(settings) / "metrics.json"
-    metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    metrics = read_metrics(path)
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss counts bytes on macOS, KiB elsewhere
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
     metrics[chapter] = {**figures, "peak_memory_mib": round(peak)}

@@ -114,7 +114,12 @@ def get_trained_model(settings):
     device = pick_device(settings.device)
     tokenizer = AutoTokenizer.from_pretrained(find_model(settings.model_name))
     train_dataloader = make_dataloader(
-        rows["train"], tokenizer, settings.batch_size, True, settings.group_by_length, settings.seed
+        rows["train"],
+        tokenizer,
+        settings.batch_size,
+        shuffle=True,
+        group_by_length=settings.group_by_length,
+        seed=settings.seed,
     )
     validation_dataloader = make_dataloader(rows["validation"], tokenizer, settings.batch_size)
     model = load_model(
@@ -152,4 +157,5 @@ def get_trained_model(settings):
                 best_loss = validation_loss
                 model.save_pretrained(building)
         tokenizer.save_pretrained(building)
+    progress_bar.close()
     return folder

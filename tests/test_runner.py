@@ -56,6 +56,25 @@ def test_a_failing_chapter_is_named_with_cell_line_and_error(chapters, tmp_path,
     assert list(json.loads((run / "metrics.json").read_text())) == ["01_good"]
 
 
+def test_figures_of_other_chapters_stay_and_stale_ones_go(chapters, tmp_path):
+    record = (
+        "from helpers.runs import record_metrics\nfrom helpers.parameters import read_parameters\n"
+    )
+    record += "record_metrics(read_parameters(globals()), {name!r}, seen=num_train)"
+    for name in ("01_one", "02_two"):
+        write_chapter(chapters, name, record.format(name=name))
+    run = {"run_dir": str(tmp_path / "run")}
+    run_chapters(all_chapters(), {**run, "num_train": 10}, progress=False)
+    done = run_chapters(all_chapters()[1:], {**run, "num_train": 20}, progress=False)
+    assert list(done) == ["02_two"]
+    write_chapter(chapters, "02_two", "1 / 0")
+    with pytest.raises(UserError):
+        run_chapters(all_chapters()[1:], run, progress=False)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert list(metrics) == ["01_one"]
+    assert metrics["01_one"]["seen"] == 10
+
+
 def test_a_line_of_a_function_that_fails_is_named_where_it_was_called(chapters, tmp_path, capsys):
     write_chapter(chapters, "01_bad", "def f(n):\n    return [][n]\n", "a = 1\nf(a)")
     assert main(["-p", "run_dir", str(tmp_path / "run")]) == 1

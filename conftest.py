@@ -12,12 +12,14 @@ from jupyter_client.manager import KernelManager
 
 ROOT = Path(__file__).resolve().parent
 
-SOCKETS = tempfile.TemporaryDirectory(prefix="kernels-")
+# For sockets and for what the 🤗 libraries would leave in the user's cache; gone after the tests.
+SESSION = tempfile.TemporaryDirectory(prefix="tests-")
+os.environ["HF_HOME"] = str(Path(SESSION.name, "huggingface"))
 
 
 def kernel_manager(**arguments):
     """Return a KernelManager on Unix sockets: they work without any network interface."""
-    socket_name = Path(tempfile.mkdtemp(dir=SOCKETS.name), "socket")
+    socket_name = Path(tempfile.mkdtemp(dir=SESSION.name), "socket")
     return KernelManager(transport="ipc", ip=str(socket_name), **arguments)
 
 

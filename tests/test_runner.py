@@ -250,7 +250,7 @@ def test_the_long_reviews_work_in_the_same_way(tmp_path):
 def test_three_classes_from_an_own_file_work_in_every_chapter(tmp_path):
     rows = [
         f"{word} text number {n}\t{word}"
-        for n in range(120)
+        for n in range(150)
         for word in ("bad", "good", "middling")
     ]
     path = tmp_path / "own.tsv"

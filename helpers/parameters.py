@@ -9,6 +9,7 @@ import ast
 import difflib
 import math
 import os
+import re
 import warnings
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -212,10 +213,7 @@ def _check_together(settings):
             f"text_column and label_column are both {settings.text_column!r};"
             " name the column with the class in label_column"
         )
-    if not (
-        settings.device in ("auto", "cpu", "cuda", "mps")
-        or settings.device.removeprefix("cuda:").isdecimal()
-    ):
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", settings.device):
         raise ParameterError(
             f"device must be 'auto', 'cpu', 'cuda', 'cuda:0' or 'mps', but it is {settings.device!r}"
         )

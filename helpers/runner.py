@@ -138,13 +138,11 @@ def _where(chapter, output, error):
     cell = nbformat.read(output, as_version=4).cells
     cell = next(c for c in cell if c.cell_type == "code" and c.source == error.source)
     trace = ANSI.sub("", "\n".join(error.traceback))
+    where = f"{chapter.name}, cell [{error.exec_count}] {cell.id!r}"
     numbers = re.findall(rf"Cell In\s?\[{error.exec_count}\], line (\d+)", trace)
-    number = int(numbers[-1]) if numbers else 1
-    line = error.source.splitlines()[number - 1].strip()
-    return (
-        f"{chapter.name}, cell [{error.exec_count}] {cell.id!r}, line {number}: {line}\n"
-        f"  {error.ename}: {error.evalue}\n  The notebook up to there: {output}"
-    )
+    if numbers:  # errors of our own come as one line, without a traceback
+        where += f", line {numbers[-1]}: {error.source.splitlines()[int(numbers[-1]) - 1].strip()}"
+    return f"{where}\n  {error.ename}: {error.evalue}\n  The notebook up to there: {output}"
 
 
 def _last_started_cell(output):
@@ -187,13 +185,15 @@ def _read_parameters(arguments):
             ) from None
         if not isinstance(values, dict):
             raise ParameterError(f"{arguments.f} must hold lines of the form 'name: value'")
+    if arguments.name:
+        values["run_dir"] = f"runs/{arguments.name}"
+    else:
+        values.setdefault("run_dir", f"runs/{Path(arguments.f).stem if arguments.f else 'default'}")
     for name, text in arguments.p:
         try:
             values[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
             values[name] = text
-    name = arguments.name or (Path(arguments.f).stem if arguments.f else "default")
-    values.setdefault("run_dir", f"runs/{name}")
     return values
 
 

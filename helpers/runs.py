@@ -34,7 +34,7 @@ DATA_PARAMETERS = (
     "max_length",
     "seed",
 )
-MODEL_PARAMETERS = DATA_PARAMETERS + (
+MODEL_PARAMETERS = tuple(name for name in DATA_PARAMETERS if name != "num_eval") + (
     "batch_size",
     "group_by_length",
     "learning_rate",
@@ -56,10 +56,13 @@ def run_folder(settings):
 
 
 def made_by(settings, parameters):
-    """Return what a result depends on: the named parameters, the helpers' code and the libraries' versions."""
+    """Return what a result depends on: parameters, local files, the helpers' code, library versions."""
     values = {name: value for name, value in asdict(settings).items() if name in parameters}
     versions = {name: version(name) for name in ("torch", "transformers", "datasets")}
-    return {"parameters": values, "helpers": _code_digest(), "versions": versions}
+    files = [
+        _file_stamps(values[name]) for name in ("model_name", "dataset_name") if name in values
+    ]
+    return {"parameters": values, "files": files, "helpers": _code_digest(), "versions": versions}
 
 
 def is_made_by(folder, stamp):
@@ -144,6 +147,13 @@ def _is_default(settings):
         for name, value in asdict(Settings()).items()
         if name not in free
     )
+
+
+def _file_stamps(name):
+    """Path, bytes and time of change of the local files that `name` stands for: none for a Hub id."""
+    path = Path(name).expanduser().resolve()
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 
 
 @cache

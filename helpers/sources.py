@@ -124,7 +124,9 @@ def count_texts(dataset_name, columns):
         if source.path == "csv":
             rows = pandas.read_csv(path, sep=source.options.get("sep", ","))
         elif source.path == "json":
-            rows = pandas.read_json(path, lines=True)
+            with open(path, encoding="utf-8") as file:
+                is_array = file.read(64).lstrip().startswith("[")
+            rows = pandas.read_json(path, lines=not is_array)
         else:
             rows = pandas.read_parquet(path)
     except (ValueError, OSError) as error:

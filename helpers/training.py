@@ -1,4 +1,7 @@
-"""Optimizer, schedule and training loop. Chapters 03 and 04 teach every function but `get_trained_model`."""
+"""Optimizer, schedule and training loop.
+
+Chapters 03 and 04 teach all of it but `pick_device` and `get_trained_model`.
+"""
 
 import evaluate
 import torch
@@ -66,7 +69,7 @@ def parameter_groups(model, weight_decay):
 
 
 def evaluate_model(model, dataloader, device):
-    """Return the mean loss (in nats a text) and the accuracy. Defined in chapter 04."""
+    """Return the mean loss and the accuracy. Defined in chapter 04."""
     metric = evaluate.load(metric_folder("accuracy"))
     losses = 0.0
     model.eval()
@@ -109,6 +112,7 @@ def get_trained_model(settings):
     folder, stamp = run_folder(settings) / "model", made_by(settings, MODEL_PARAMETERS)
     if is_made_by(folder, stamp):
         return folder
+    print(f"No model of these parameters in {settings.run_dir}: training one.")
     dataset = prepare_data(settings)
     rows = to_model_inputs(dataset)
     device = pick_device(settings.device)
@@ -156,6 +160,7 @@ def get_trained_model(settings):
             if validation_loss < best_loss:
                 best_loss = validation_loss
                 model.save_pretrained(building)
+        assert best_loss < float("inf"), "the loss is not a number: try a smaller learning_rate"
         tokenizer.save_pretrained(building)
     progress_bar.close()
     return folder

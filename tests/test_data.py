@@ -145,15 +145,15 @@ def test_data_of_the_same_settings_is_taken_and_of_others_made_again(smoke, tmp_
     assert stamp.stat().st_mtime_ns != time
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".json", ".parquet"])
 def test_an_own_file_with_its_own_columns_works(tmp_path, suffix):
     names = ["bad", "good", "so-so"]
     rows = pd.DataFrame(
         {"review": [f"text {n}" for n in range(60)], "stars": [names[n % 3] for n in range(60)]}
     )
     path = tmp_path / f"reviews{suffix}"
-    if suffix == ".jsonl":
-        rows.to_json(path, orient="records", lines=True)
+    if suffix.startswith(".json"):
+        rows.to_json(path, orient="records", lines=suffix == ".jsonl")
     elif suffix == ".parquet":
         rows.to_parquet(path)
     else:

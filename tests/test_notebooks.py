@@ -1,6 +1,7 @@
 """Every chapter: valid, clean, strictly checked, and the same code as the helpers."""
 
 import ast
+import base64
 import json
 import re
 import subprocess
@@ -264,3 +265,9 @@ def test_a_changed_output_fails_the_comparison(tmp_path):
     )
     assert run.returncode == 1, run.stdout + run.stderr
     assert f"1 failed, {len(code_cells(CHAPTERS[0])) - 1} passed" in run.stdout
+
+
+def test_the_picture_of_the_readme_is_the_one_that_chapter_05_draws():
+    cells = {cell.id: cell for cell in code_cells(CHAPTERS[4])}
+    stored = cells["draw-baselines"].outputs[0].data["image/png"]
+    assert base64.b64decode(stored) == (ROOT / "images" / "baselines.png").read_bytes()

@@ -81,6 +81,7 @@ BAD = [
     ({"seed": "random"}, "seed must be a whole number, but 'random' is text"),
     ({"device": "gpu"}, "device must be 'auto', 'cpu', 'cuda', 'cuda:0' or 'mps', but it is 'gpu'"),
     ({"device": "cuda:first"}, "device must be 'auto', 'cpu', 'cuda', 'cuda:0' or 'mps'"),
+    ({"device": "0"}, "device must be 'auto', 'cpu', 'cuda', 'cuda:0' or 'mps', but it is '0'"),
     (
         {"device": 0},
         "device must be text, but 0 is a whole number; with papermill write -r device 0",
@@ -253,7 +254,7 @@ def test_a_missing_parameters_cell_is_named():
         read_parameters({"In": ["", "settings = read_parameters(globals())"]})
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".json", ".parquet"])
 def test_rows_of_an_own_file_are_counted(tmp_path, suffix):
     import pandas as pd
 
@@ -264,8 +265,8 @@ def test_rows_of_an_own_file_are_counted(tmp_path, suffix):
         }
     )
     path = tmp_path / f"reviews{suffix}"
-    if suffix == ".jsonl":
-        rows.to_json(path, orient="records", lines=True)
+    if suffix.startswith(".json"):
+        rows.to_json(path, orient="records", lines=suffix == ".jsonl")
     elif suffix == ".parquet":
         rows.to_parquet(path)
     else:

@@ -153,6 +153,21 @@ def test_values_on_the_command_line_win_over_the_file(chapters, tmp_path):
     assert executed.cells[-1].outputs[0].text == "7 3e-05 cpu False\n"
 
 
+def test_an_error_without_a_traceback_names_no_line(chapters, tmp_path, capsys):
+    source = "import os\nfrom helpers.sources import find_model\n\nfind_model('./none')"
+    write_chapter(chapters, "01_bad", source)
+    assert main(["-p", "run_dir", str(tmp_path / "run")]) == 1
+    message = capsys.readouterr().err
+    assert "01_bad.ipynb, cell [3] 'cell-0'\n  SourceError: model_name: nothing lies at" in message
+
+
+def test_the_name_on_the_command_line_wins(tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text("run_dir: elsewhere")
+    arguments = runner._read_arguments(["-f", str(path), "--name", "mine"])
+    assert runner._read_parameters(arguments)["run_dir"] == "runs/mine"
+
+
 def test_the_run_is_called_after_its_parameter_file(chapters):
     arguments = runner._read_arguments(["-f", str(runner.NOTEBOOKS.parent / "x.yaml")])
     runner.NOTEBOOKS.parent.joinpath("x.yaml").write_text("num_train: 5")

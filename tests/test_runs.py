@@ -8,6 +8,7 @@ import pytest
 from helpers import runs
 from helpers.parameters import Settings
 from helpers.runs import (
+    DATA_PARAMETERS,
     is_made_by,
     made_by,
     new_folder,
@@ -32,6 +33,16 @@ def test_a_folder_knows_what_made_it(tmp_path):
     assert is_made_by(tmp_path / "model", stamp)
     assert not is_made_by(tmp_path / "model", made_by(replace(Settings(), seed=1), ("seed",)))
     assert is_made_by(tmp_path / "model", made_by(replace(Settings(), num_epochs=1), ("seed",)))
+
+
+def test_a_changed_file_makes_other_results(tmp_path):
+    file = tmp_path / "reviews.csv"
+    file.write_text("text,label\na,0\n")
+    settings = replace(Settings(), dataset_name=str(file))
+    stamp = made_by(settings, DATA_PARAMETERS)
+    assert made_by(settings, DATA_PARAMETERS) == stamp
+    file.write_text("text,label\na,0\nb,1\n")
+    assert made_by(settings, DATA_PARAMETERS) != stamp
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]"])

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -103,6 +104,8 @@ def test_the_trained_model_is_kept_and_made_again_for_other_settings(smoke, monk
     assert len(calls) == 1
     assert get_trained_model(smoke) == folder
     assert len(calls) == 1
+    get_trained_model(replace(smoke, num_eval=smoke.num_eval // 2))
+    assert len(calls) == 1
     get_trained_model(replace(smoke, learning_rate=2e-4))
     assert len(calls) == 2
     loaded = AutoModelForSequenceClassification.from_pretrained(folder)
@@ -123,6 +126,13 @@ def test_the_best_epoch_is_kept_and_not_the_last(smoke, monkeypatch):
     saved = load_file(folder / "model.safetensors")["classifier.weight"]
     assert torch.equal(saved, weights[1])
     assert not torch.equal(saved, weights[2])
+
+
+def test_a_loss_that_is_no_number_leaves_no_model(smoke, monkeypatch):
+    monkeypatch.setattr(training, "evaluate_model", lambda *args: (float("nan"), 0.5))
+    with pytest.raises(AssertionError, match="not a number: try a smaller learning_rate"):
+        get_trained_model(smoke)
+    assert not (Path(smoke.run_dir) / "model").exists()
 
 
 def test_an_interrupted_training_leaves_the_old_model(smoke, monkeypatch):

@@ -66,3 +66,13 @@ def smoke(tmp_path):
 
 
 SMOKE = yaml.safe_load((ROOT / "parameters" / "smoke.yaml").read_text())
+
+
+def write_rows(rows, path):
+    """Write a pandas table to a file of the kind that its name ends in."""
+    if path.suffix.startswith(".json"):
+        rows.to_json(path, orient="records", lines=path.suffix == ".jsonl")
+    elif path.suffix == ".parquet":
+        rows.to_parquet(path)
+    else:
+        rows.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")

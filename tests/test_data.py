@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
 
-from conftest import SMOKE
+from conftest import SMOKE, write_rows
 from helpers.data import clean, encode_labels, prepare_data, split, tokenize
 from helpers.errors import UserError
 from helpers.parameters import HELD_OUT, check_values, split_sizes
@@ -152,12 +152,7 @@ def test_an_own_file_with_its_own_columns_works(tmp_path, suffix):
         {"review": [f"text {n}" for n in range(60)], "stars": [names[n % 3] for n in range(60)]}
     )
     path = tmp_path / f"reviews{suffix}"
-    if suffix.startswith(".json"):
-        rows.to_json(path, orient="records", lines=suffix == ".jsonl")
-    elif suffix == ".parquet":
-        rows.to_parquet(path)
-    else:
-        rows.to_csv(path, index=False, sep="\t" if suffix == ".tsv" else ",")
+    write_rows(rows, path)
     settings = check_values(
         {
             "dataset_name": str(path),

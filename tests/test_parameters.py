@@ -9,6 +9,7 @@ import papermill
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
+from conftest import write_rows
 from helpers.errors import UserError
 from helpers.parameters import (
     PARAMETERS,
@@ -265,12 +266,7 @@ def test_rows_of_an_own_file_are_counted(tmp_path, suffix):
         }
     )
     path = tmp_path / f"reviews{suffix}"
-    if suffix.startswith(".json"):
-        rows.to_json(path, orient="records", lines=suffix == ".jsonl")
-    elif suffix == ".parquet":
-        rows.to_parquet(path)
-    else:
-        rows.to_csv(path, index=False, sep="\t" if suffix == ".tsv" else ",")
+    write_rows(rows, path)
     assert count_texts(str(path), ("review", "stars")) == 3
     with pytest.raises(UserError, match="num_train is 1000, but .* has 1 rows for it"):
         check_values({"dataset_name": str(path), "text_column": "review", "label_column": "stars"})

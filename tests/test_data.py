@@ -140,8 +140,8 @@ def test_data_of_the_same_settings_is_taken_and_of_others_made_again(smoke, tmp_
     time = stamp.stat().st_mtime_ns
     assert prepare_data(smoke).num_rows == first.num_rows
     assert stamp.stat().st_mtime_ns == time
-    fewer = check_values({**SMOKE, "num_train": 32, "run_dir": smoke.run_dir})
-    assert prepare_data(fewer)["train"].num_rows == 32
+    fewer = check_values({**SMOKE, "num_train": 16, "run_dir": smoke.run_dir})
+    assert prepare_data(fewer)["train"].num_rows == 16
     assert stamp.stat().st_mtime_ns != time
 
 

@@ -63,7 +63,7 @@ def test_predictions_do_not_depend_on_the_batch(smoke, tokenizer):
     together = predict(model, make_dataloader(rows, tokenizer, 64), device)
     alone = predict(model, make_dataloader(rows, tokenizer, 1), device)
     texts = predict_texts(list(dataset["eval"]["text"]), model, tokenizer, smoke.max_length)
-    assert together.shape == (64, 2)
+    assert together.shape == (smoke.num_eval, 2)
     np.testing.assert_allclose(together, alone, atol=1e-5)
     np.testing.assert_allclose(together, texts, atol=1e-5)
 

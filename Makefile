@@ -5,6 +5,8 @@ CHAPTERS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+LAB := $(VENV)/.lab
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet --constraint constraints.txt
 
 .PHONY: help setup run test lab lint refresh ranges clean
 
@@ -14,7 +16,11 @@ help: ## this list
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed, but $(PYTHON) is $$($(PYTHON) --version): call make PYTHON=/path/to/a/newer/python3"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet --constraint constraints.txt --editable '.[lab,test]'
+	$(INSTALL) --editable '.[test]'
+	@touch $@
+
+$(LAB): $(READY)
+	$(INSTALL) --editable '.[lab,test]'
 	@touch $@
 
 setup: $(READY) ## a virtual environment in .venv with exact versions; the other targets call it
@@ -26,7 +32,7 @@ test: $(READY) ## all tests, and all chapters against their stored outputs
 	$(BIN)/python -m pytest tests
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
 
-lab: $(READY) ## open the chapters in JupyterLab
+lab: $(LAB) ## install JupyterLab too, and open the chapters in it
 	$(BIN)/jupyter lab --notebook-dir notebooks
 
 lint: $(READY) ## check the style of code and notebooks

@@ -98,8 +98,10 @@ def test_the_conda_environment_installs_the_project_and_lists_nothing_again():
 
 
 def test_make_sets_up_from_the_same_two_files():
-    assert "--constraint constraints.txt --editable '.[lab,test]'" in recipe(r"\$\(READY\)")
-    for target in ("run", "test", "refresh", "lint", "lab", "ranges"):
+    assert re.search(r"^INSTALL := .* --constraint constraints\.txt$", MAKEFILE, re.MULTILINE)
+    assert "$(INSTALL) --editable '.[test]'" in recipe(r"\$\(READY\)")
+    assert "$(INSTALL) --editable '.[lab,test]'" in recipe(r"\$\(LAB\)")
+    for target in ("run", "test", "refresh", "lint", "ranges"):
         assert re.search(rf"^{target}: \$\(READY\)", MAKEFILE, re.MULTILINE), target
 
 

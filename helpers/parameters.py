@@ -15,7 +15,14 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from helpers.errors import UserError
-from helpers.sources import count_texts, find_dataset, find_model, longest_input
+from helpers.sources import (
+    count_texts,
+    find_dataset,
+    find_model,
+    local_model,
+    longest_input,
+    split_hub_name,
+)
 
 # Share of the rows that chapter 01 puts aside as test rows, and again as validation rows.
 HELD_OUT = 0.15
@@ -85,7 +92,8 @@ def check_values(values):
     """Return Settings for `values` (name -> value); names that are left out keep their default.
 
     Raises ParameterError, or SourceError for a model or data set that is not there.
-    Reads a packaged or local data file to count its rows; imports nothing heavier than pandas.
+    Reads a packaged or local data file to count its rows; imports nothing heavier than pandas,
+    and asks no network: what lies on the Hub is checked by `read_parameters`.
     """
     for name in values:
         if name not in PARAMETERS:
@@ -106,6 +114,7 @@ def read_parameters(namespace):
 
     Refuses in one line what is unknown, missing, mistyped, out of range or
     contradictory; see `check_values`. Quiets the libraries' own progress bars.
+    A model or data set of the Hub is fetched here, so nothing after it needs the network.
     """
     for name in _assigned_names(namespace):
         if name not in PARAMETERS:
@@ -115,8 +124,9 @@ def read_parameters(namespace):
             raise ParameterError(
                 f"parameter {name!r} is missing: run the cell tagged 'parameters' first"
             )
+    _quiet_libraries()  # before the check imports one of them
     settings = check_values({name: namespace[name] for name in PARAMETERS})
-    _quiet_libraries()
+    _fetch_from_hub(settings)
     return settings
 
 
@@ -220,16 +230,41 @@ def _check_together(settings):
     if Path(settings.run_dir).expanduser().is_file():
         raise ParameterError(f"run_dir must be a folder, but {settings.run_dir!r} is a file")
     find_dataset(settings.dataset_name)
-    find_model(settings.model_name)
+    local_model(settings.model_name)
+    _check_max_length(settings)
+    num_texts = count_texts(settings.dataset_name, (settings.text_column, settings.label_column))
+    if num_texts is not None:
+        check_enough_rows(settings, *split_sizes(num_texts))
+
+
+def _check_max_length(settings):
     limit = longest_input(settings.model_name)
     if limit and settings.max_length > limit:
         raise ParameterError(
             f"max_length is {settings.max_length}, but {settings.model_name!r} reads at most {limit} tokens;"
             f" set max_length to {limit} or less"
         )
-    num_texts = count_texts(settings.dataset_name, (settings.text_column, settings.label_column))
-    if num_texts is not None:
-        check_enough_rows(settings, *split_sizes(num_texts))
+
+
+def _fetch_from_hub(settings):
+    """Download what lies on the Hub, the smaller part first, and check it against the settings."""
+    if split_hub_name(settings.model_name):
+        find_model(settings.model_name)
+        _check_max_length(settings)
+    if split_hub_name(settings.dataset_name):
+        from helpers.hub import fetch_dataset
+
+        dataset = fetch_dataset(settings.dataset_name)
+        from helpers.data import check_columns  # heavy, so not before the download is here
+
+        check_columns(dataset, settings)
+        # Repeated and blank texts still count here: chapter 01 may find fewer rows, never more.
+        sizes = {name: rows.num_rows for name, rows in dataset.items()}
+        for name in ("test", "validation"):
+            if name not in sizes:
+                sizes[name] = math.ceil(sizes["train"] * HELD_OUT)
+                sizes["train"] -= sizes[name]
+        check_enough_rows(settings, sizes["train"], sizes["validation"], sizes["test"])
 
 
 def check_enough_rows(settings, num_train, num_validation, num_test):
@@ -245,10 +280,11 @@ def check_enough_rows(settings, num_train, num_validation, num_test):
 
 
 def _quiet_libraries():
-    """Leave the only progress bars to the chapters' own loops, and no advice about widgets."""
+    """Leave the only progress bars to the chapters' own loops; no advice, no repeated warnings."""
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    for library in ("TRANSFORMERS", "DATASETS", "HF_HUB"):
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_MININTERVAL", "1")
     warnings.filterwarnings("ignore", message="IProgress not found")

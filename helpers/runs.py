@@ -8,6 +8,7 @@ written under another name first and then renamed, so that nobody reads half of 
 import hashlib
 import json
 import os
+import re
 import resource
 import shutil
 import sys
@@ -18,7 +19,9 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from helpers.hub import cached_commit
 from helpers.parameters import Settings
+from helpers.sources import split_hub_name
 
 HELPERS = Path(__file__).resolve().parent
 EXPECTED = HELPERS / "expected.json"
@@ -55,12 +58,17 @@ def run_folder(settings):
     return folder
 
 
-def made_by(settings, parameters):
-    """Return what a result depends on: parameters, local files, the helpers' code, library versions."""
+def made_by(settings, parameters, packages=("torch", "transformers", "datasets")):
+    """Return what a result depends on: parameters, files, the helpers' code, library versions.
+
+    Files are those of a local model or data set, or the commit of one of the Hub.
+    """
     values = {name: value for name, value in asdict(settings).items() if name in parameters}
-    versions = {name: version(name) for name in ("torch", "transformers", "datasets")}
+    versions = {name: version(name) for name in packages}
     files = [
-        _file_stamps(values[name]) for name in ("model_name", "dataset_name") if name in values
+        _file_stamps(kind, values[name])
+        for kind, name in (("model", "model_name"), ("dataset", "dataset_name"))
+        if name in values
     ]
     return {"parameters": values, "files": files, "helpers": _code_digest(), "versions": versions}
 
@@ -106,6 +114,15 @@ def read_metrics(path):
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
+def peak_memory_mib():
+    """Return the most memory that this process has held, in MiB."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # `getrusage` starts from the memory of the process that started this one
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) / 2**10
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss counts bytes on macOS, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
 def record_metrics(settings, chapter, **figures):
     """Put a chapter's key figures into `metrics.json` of the run, beside those of other chapters.
 
@@ -113,9 +130,7 @@ def record_metrics(settings, chapter, **figures):
     """
     path = run_folder(settings) / "metrics.json"
     metrics = read_metrics(path)
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss counts bytes on macOS, KiB elsewhere
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-    metrics[chapter] = {**figures, "peak_memory_mib": round(peak)}
+    metrics[chapter] = {**figures, "peak_memory_mib": round(peak_memory_mib())}
     write_json(path, metrics)
 
 
@@ -149,8 +164,13 @@ def _is_default(settings):
     )
 
 
-def _file_stamps(name):
-    """Path, bytes and time of change of the local files that `name` stands for: none for a Hub id."""
+def _file_stamps(kind, name):
+    """Path, bytes and time of change of the local files that `name` stands for, none if packaged.
+
+    For one of the Hub its commit hash in the cache.
+    """
+    if split_hub_name(name):
+        return [cached_commit(kind, name)]
     path = Path(name).expanduser().resolve()
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]

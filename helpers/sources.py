@@ -1,7 +1,7 @@
 """Where a model or a data set comes from: a packaged copy, a local path, or the Hub.
 
 Imports nothing heavy, so that parameters can be checked before torch and
-transformers are loaded.
+transformers are loaded, and asks no network before `find_model` has to.
 """
 
 import json
@@ -57,11 +57,38 @@ BUILDERS = {
     ".parquet": ("parquet", {}),
 }
 
-HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+# owner/name, or owner/name@revision: a branch, a tag or a commit hash
+HUB_ID = re.compile(r"(?P<id>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w.-]+(/[\w.-]+)*))?")
+
+
+def split_hub_name(name):
+    """Return (id, revision) of a model or data set of the Hub, and None of any other name.
+
+    The revision is None where the name gives none. A packaged id and a path that exists are
+    no business of the Hub, whatever they look like.
+    """
+    if name in PACKAGED_MODELS or name in PACKAGED_DATASETS or Path(name).expanduser().exists():
+        return None
+    match = HUB_ID.fullmatch(name)
+    return (match["id"], match["revision"]) if match else None
 
 
 def find_model(model_name):
-    """Return what `from_pretrained` takes for this name: a local folder or a Hub id.
+    """Return the folder of a model, downloaded from the Hub first if it has to be.
+
+    Raises SourceError if the name is a path where no model lies, if the package that should
+    carry the model is not installed, or if the Hub does not give it.
+    """
+    folder = local_model(model_name)
+    if folder is None:
+        from helpers.hub import fetch_model
+
+        folder = fetch_model(model_name)
+    return folder
+
+
+def local_model(model_name):
+    """Return the folder of a packaged or local model, and None for a name that the Hub may know.
 
     Raises SourceError if the name is a path where no model lies, or if the
     package that should carry the model is not installed.
@@ -77,7 +104,7 @@ def find_model(model_name):
             )
         return str(path)
     _refuse_unless_hub_id("model_name", model_name)
-    return model_name
+    return None
 
 
 def find_dataset(dataset_name):
@@ -102,7 +129,8 @@ def find_dataset(dataset_name):
     if path.is_dir():
         return DatasetSource(str(path))
     _refuse_unless_hub_id("dataset_name", dataset_name)
-    return DatasetSource(dataset_name)
+    hub_id, revision = split_hub_name(dataset_name)
+    return DatasetSource(hub_id, {"revision": revision} if revision else {})
 
 
 def count_texts(dataset_name, columns):
@@ -114,11 +142,11 @@ def count_texts(dataset_name, columns):
 
     Raises SourceError if the file cannot be read or lacks one of the columns.
     """
-    import pandas
-
     source = find_dataset(dataset_name)
     if "data_files" not in source.options:
         return None
+    import pandas
+
     path = source.options["data_files"]
     try:
         if source.path == "csv":
@@ -145,9 +173,14 @@ def count_texts(dataset_name, columns):
 
 
 def longest_input(model_name):
-    """Return how many tokens a packaged or local model reads at most; None if only loading can tell."""
-    config_file = Path(find_model(model_name)) / "config.json"
-    if not config_file.is_file():
+    """Return how many tokens a model reads at most; None if only the Hub or loading can tell."""
+    folder = local_model(model_name)
+    if folder is None:
+        from helpers.hub import cached_model
+
+        folder = cached_model(model_name)
+    config_file = Path(folder or "", "config.json")
+    if folder is None or not config_file.is_file():
         return None
     config = json.loads(config_file.read_text(encoding="utf-8"))
     positions = config.get("max_position_embeddings")
@@ -155,6 +188,29 @@ def longest_input(model_name):
     if positions and "roberta" in config.get("model_type", ""):
         positions -= config.get("pad_token_id", 1) + 1
     return positions
+
+
+def check_convertible(model_name):
+    """Raise SourceError unless `BertBackbone.from_preset` reads this model as it is meant."""
+    folder = Path(find_model(model_name))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    model_type, activation = config.get("model_type"), config.get("hidden_act")
+    fixed = {"layer_norm_eps": 1e-12, "type_vocab_size": 2}  # what KerasHub does not read
+    others = [name for name, value in fixed.items() if config.get(name, value) != value]
+    if model_type != "bert":
+        reason = f"it is of type {model_type!r}"
+    elif not str(activation).startswith("gelu"):
+        reason = f"its activation is {activation!r}, not GELU"
+    elif others:
+        reason = f"its {others[0]} is {config[others[0]]}, not {fixed[others[0]]}"
+    elif not (folder / "model.safetensors").is_file():
+        reason = "it has no file model.safetensors"
+    else:
+        return
+    raise SourceError(
+        f"model_name: the Keras road converts models of type 'bert', but not {model_name!r}: {reason};"
+        " chapters 4 and 6 can fine-tune it"
+    )
 
 
 def _packaged_path(package, inside):
@@ -168,9 +224,14 @@ def _packaged_path(package, inside):
 
 
 def _refuse_unless_hub_id(parameter, name):
+    if name in PACKAGED_MODELS or name in PACKAGED_DATASETS:
+        what = "model" if name in PACKAGED_MODELS else "data set"
+        raise SourceError(f"{parameter}: {name!r} is a {what}")
+    if Path(name).expanduser().exists():
+        raise SourceError(f"{parameter}: {name!r} is a file; give a folder that holds config.json")
     looks_like_path = name.startswith((".", "~")) or Path(name).suffix in BUILDERS
     if looks_like_path or not HUB_ID.fullmatch(name):
         raise SourceError(
             f"{parameter}: nothing lies at {name!r}, seen from the folder {Path.cwd().name!r};"
-            " give a path that exists, or a Hub id such as 'owner/name'"
+            " give a path that exists, or a Hub id such as 'owner/name' or 'owner/name@revision'"
         )

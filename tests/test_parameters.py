@@ -101,6 +101,14 @@ BAD = [
     ({"model_name": "./no-such-model"}, "model_name: nothing lies at './no-such-model'"),
     ({"model_name": "helpers"}, "model_name: the folder 'helpers' holds no config.json"),
     ({"model_name": "not a model"}, "model_name: nothing lies at 'not a model'"),
+    ({"model_name": "LICENSE"}, "model_name: 'LICENSE' is a file; give a folder that holds config"),
+    ({"model_name": "stanfordnlp/imdb"}, "model_name: 'stanfordnlp/imdb' is a data set"),
+    ({"model_name": "owner/name@"}, "model_name: nothing lies at 'owner/name@'"),
+    ({"model_name": "owner/name@a@b"}, "a Hub id such as 'owner/name' or 'owner/name@revision'"),
+    (
+        {"dataset_name": "sentence-transformers/all-MiniLM-L6-v2"},
+        "dataset_name: 'sentence-transformers/all-MiniLM-L6-v2' is a model",
+    ),
     ({"dataset_name": "missing.csv"}, "dataset_name: nothing lies at 'missing.csv'"),
     (
         {"dataset_name": "../missing/reviews.parquet"},

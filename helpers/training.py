@@ -7,7 +7,13 @@ import evaluate
 import torch
 from torch.optim import AdamW
 from tqdm.auto import tqdm
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_scheduler, set_seed
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    get_scheduler,
+    set_seed,
+)
 
 from helpers.batches import make_dataloader, to_model_inputs
 from helpers.data import prepare_data
@@ -42,16 +48,21 @@ def load_model(model_name, class_label, attention_dropout, seed):
     """Return the pretrained model with a new head, one output for each class, in float32.
 
     class_label: the `ClassLabel` feature of the data; its names go into the config
+    attention_dropout: goes to whichever of the two names the architecture has
     seed: draws the head's weights, so it is set right before. Defined in chapter 03.
     """
-    set_seed(seed)
-    return AutoModelForSequenceClassification.from_pretrained(
+    config = AutoConfig.from_pretrained(
         find_model(model_name),
         num_labels=class_label.num_classes,
         id2label=dict(enumerate(class_label.names)),
         label2id={name: number for number, name in enumerate(class_label.names)},
-        attention_probs_dropout_prob=attention_dropout,
-        dtype=torch.float32,
+    )
+    for name in ("attention_probs_dropout_prob", "attention_dropout"):
+        if hasattr(config, name):
+            setattr(config, name, attention_dropout)
+    set_seed(seed)
+    return AutoModelForSequenceClassification.from_pretrained(
+        find_model(model_name), config=config, dtype=torch.float32, ignore_mismatched_sizes=True
     )
 
 

@@ -1,0 +1,113 @@
+"""Models of other kinds than BERT: tiny generated ones, on every road."""
+
+import json
+
+import pytest
+from safetensors import safe_open
+from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    DistilBertTokenizerFast,
+    RobertaTokenizerFast,
+)
+
+from conftest import SMOKE
+from helpers.data import prepare_data
+from helpers.errors import UserError
+from helpers.parameters import check_values
+from helpers.runner import all_chapters, run_chapters
+
+SIZES = {
+    "distilbert": {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 2},
+    "roberta": {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "type_vocab_size": 1,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """Reviews to learn a vocabulary from."""
+    run_dir = str(tmp_path_factory.mktemp("texts"))
+    return list(prepare_data(check_values({**SMOKE, "run_dir": run_dir}))["train"]["text"])
+
+
+@pytest.fixture(params=SIZES)
+def model_folder(request, texts, tmp_path):
+    """A model of random weights with a tokenizer of its own, saved as transformers saves one."""
+    folder = tmp_path / request.param
+    folder.mkdir()
+    if request.param == "roberta":
+        special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+        vocabulary = ByteLevelBPETokenizer()
+        vocabulary.train_from_iterator(texts, vocab_size=400, special_tokens=special)
+        vocabulary.save_model(str(folder))
+        tokenizer = RobertaTokenizerFast.from_pretrained(folder)
+    else:
+        vocabulary = BertWordPieceTokenizer()
+        vocabulary.train_from_iterator(texts, vocab_size=400)
+        vocabulary.save_model(str(folder))
+        tokenizer = DistilBertTokenizerFast.from_pretrained(folder)
+    config = AutoConfig.for_model(
+        request.param,
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        max_position_embeddings=66,
+        **SIZES[request.param],
+    )
+    AutoModel.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_other_architectures_run_on_the_pytorch_roads_and_keras_refuses_them(
+    model_folder, tmp_path
+):
+    parameters = {**SMOKE, "model_name": str(model_folder), "run_dir": str(tmp_path / "run")}
+    metrics = run_chapters(all_chapters()[:6], parameters, progress=False)
+    assert metrics["06_trainer"]["difference_of_losses"] <= 1e-6
+    for folder in (tmp_path / "run" / "model", tmp_path / "run" / "trainer"):
+        config = json.loads((folder / "config.json").read_text())
+        assert config["model_type"] == model_folder.name
+        assert config["id2label"] == {"0": "negative", "1": "positive"}
+        assert config["label2id"] == {"negative": 0, "positive": 1}
+        with safe_open(folder / "model.safetensors", "pt") as weights:
+            assert any(name.startswith("classifier.") for name in weights.keys())  # noqa: SIM118
+        assert AutoTokenizer.from_pretrained(folder)("a film")["input_ids"]
+    with pytest.raises(UserError) as raised:
+        run_chapters([all_chapters()[6]], parameters, progress=False)
+    (line,) = [line for line in str(raised.value).splitlines() if "SourceError" in line]
+    assert f"it is of type '{model_folder.name}'; chapters 4 and 6 can fine-tune it" in line
+
+
+def test_attention_dropout_reaches_every_architecture(model_folder, smoke):
+    from datasets import ClassLabel
+
+    from helpers.training import load_model
+
+    model = load_model(str(model_folder), ClassLabel(names=["a", "b", "c"]), 0.3, 0)
+    name = (
+        "attention_dropout" if model_folder.name == "distilbert" else "attention_probs_dropout_prob"
+    )
+    assert getattr(model.config, name) == 0.3
+    assert model.num_labels == 3
+
+
+def test_a_head_for_another_number_of_classes_is_replaced(model_folder, tmp_path):
+    from datasets import ClassLabel
+
+    from helpers.training import load_model
+
+    load_model(str(model_folder), ClassLabel(names=["a", "b", "c"]), 0.0, 0).save_pretrained(
+        tmp_path
+    )
+    AutoTokenizer.from_pretrained(model_folder).save_pretrained(tmp_path)
+    model = load_model(str(tmp_path), ClassLabel(names=[str(n) for n in range(20)]), 0.0, 0)
+    assert list(model.parameters())[-2].shape[0] == 20
+    assert model.config.id2label[19] == "19"

@@ -1,0 +1,244 @@
+"""Three roads, one result: parity step by step, and the parts of the Trainer and Keras roads."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from transformers import get_scheduler
+
+from conftest import SMOKE
+from helpers import roads, start_tensorflow
+from helpers.batches import make_dataloader, to_model_inputs
+from helpers.data import prepare_data
+from helpers.maintenance import ACCURACIES
+from helpers.parameters import Settings, check_values
+from helpers.sources import SourceError, check_convertible
+from helpers.start_tensorflow import KerasMissing
+from helpers.training import load_model, parameter_groups
+
+NUM_STEPS = 20
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    """The default settings on the processor, with a run folder of their own."""
+    return replace(Settings(), device="cpu", run_dir=str(tmp_path_factory.mktemp("roads")))
+
+
+@pytest.fixture(scope="module")
+def measured(settings):
+    """All three roads, 20 steps each."""
+    return roads.measure_roads(settings, list(roads.CODE), NUM_STEPS)
+
+
+def test_loop_and_trainer_take_the_same_steps(measured, record_property):
+    pair = {road: measured[road] for road in ("PyTorch", "Trainer")}
+    assert all(len(figures["losses"]) == NUM_STEPS for figures in pair.values())
+    difference = roads.largest_difference(pair)
+    record_property("loop and Trainer, largest difference of 20 losses", difference)
+    assert difference <= 1e-6
+
+
+def test_loop_and_trainer_end_at_the_same_weights(settings, tmp_path, record_property):
+    roads.save_start(settings, tmp_path)
+    weights = []
+    for train in (roads.train_pytorch, roads.train_trainer):
+        rows, tokenizer = roads.first_rows(settings, NUM_STEPS)
+        model = roads.load_start(tmp_path)
+        start = model.state_dict()["classifier.weight"].clone()
+        train(model, rows, tokenizer, settings)
+        assert not torch.equal(start, model.state_dict()["classifier.weight"])
+        weights.append(model.state_dict())
+    one, two = weights
+    difference = max((one[name] - two[name]).abs().max().item() for name in one)
+    record_property("loop and Trainer, largest difference of the final weights", difference)
+    assert difference <= 1e-5
+
+
+def test_loop_and_keras_start_from_the_same_model(measured, record_property):
+    pair = {road: measured[road] for road in ("PyTorch", "Keras")}
+    difference = roads.largest_difference(pair, "logits")
+    record_property("loop and Keras, largest difference of the logits before training", difference)
+    assert difference <= 1e-4
+
+
+def test_loop_and_keras_take_the_same_steps(measured, record_property):
+    pair = {road: measured[road] for road in ("PyTorch", "Keras")}
+    assert all(len(figures["losses"]) == NUM_STEPS for figures in pair.values())
+    difference = roads.largest_difference(pair)
+    record_property("loop and Keras, largest difference of 20 losses", difference)
+    assert difference <= 1e-3
+
+
+def test_the_losses_move(measured):
+    """Roads that stand still would agree too."""
+    losses = measured["PyTorch"]["losses"]
+    assert max(losses) - min(losses) > 0.05
+
+
+def test_another_learning_rate_is_seen_as_a_difference(settings, measured, tmp_path):
+    """What the bounds above are worth: a tenth more of learning rate breaks them."""
+    roads.save_start(settings, tmp_path)
+    rows, tokenizer = roads.first_rows(settings, NUM_STEPS)
+    faster = replace(settings, learning_rate=1.1 * settings.learning_rate)
+    losses, _ = roads.train_pytorch(roads.load_start(tmp_path), rows, tokenizer, faster)
+    pair = {"as it is": measured["PyTorch"], "faster": {"losses": losses}}
+    assert roads.largest_difference(pair) > 1e-3
+
+
+def test_speed_and_memory_are_those_of_each_process(measured):
+    for figures in measured.values():
+        assert figures["samples_per_second"] > 0
+        assert 100 < figures["peak_memory_mib"] < 4096
+    assert measured["Keras"]["peak_memory_mib"] > measured["PyTorch"]["peak_memory_mib"]
+
+
+def test_a_road_that_fails_says_why(settings):
+    with pytest.raises(RuntimeError, match="the road PyTorch failed:(?s:.*)device 'cuda:7'"):
+        roads.measure_roads(replace(settings, device="cuda:7"), ["PyTorch"], 1)
+
+
+def test_the_mean_accuracies_lie_within_one_and_a_half_points():
+    """With the chapters' own settings, as `make accuracies` measured them."""
+    measured = json.loads(ACCURACIES.read_text(encoding="utf-8"))
+    assert len(set(measured["seeds"])) >= 5
+    assert all(len(measured[road]) == len(measured["seeds"]) for road in roads.CODE)
+    means = {road: float(np.mean(measured[road])) for road in roads.CODE}
+    assert measured["means"] == pytest.approx(means, abs=1e-4)
+    assert max(means.values()) - min(means.values()) <= 0.015, means
+
+
+def test_the_accuracy_of_each_road_is_that_of_its_chapter(smoke_run):
+    """Without a second training: each chapter left its model."""
+    folder, _, _ = smoke_run
+    settings = check_values({**SMOKE, "run_dir": str(folder)})
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for road, chapter, name in (
+        ("PyTorch", "05_evaluation", "accuracy"),
+        ("Trainer", "06_trainer", "trainer_accuracy"),
+        ("Keras", "07_keras", "keras_accuracy"),
+    ):
+        assert roads.accuracy_of(road, settings) == pytest.approx(metrics[chapter][name], abs=0.04)
+
+
+def test_lines_of_code_are_counted_without_words(tmp_path, monkeypatch):
+    source = '''
+def one(x):
+    """Two lines
+    of words."""
+    # a word
+
+    return [
+        x,
+    ]
+
+
+class Two:
+    """Words."""
+
+    size = 2
+
+
+def other():
+    pass
+'''
+    (tmp_path / "code.py").write_text(source)
+    monkeypatch.setattr(roads, "HELPERS", tmp_path)
+    monkeypatch.setitem(roads.CODE, "road", {"code.py": ["one", "Two"]})
+    assert roads.lines_of_code("road") == 6
+
+
+def test_every_function_of_a_road_is_there():
+    import ast
+
+    for files in roads.CODE.values():
+        for file, names in files.items():
+            body = ast.parse((roads.HELPERS / file).read_text(encoding="utf-8")).body
+            assert set(names) <= {getattr(node, "name", None) for node in body}, file
+
+
+@pytest.mark.parametrize("num_warmup_steps", [0, 1, 4])
+def test_the_schedule_of_keras_is_that_of_transformers(num_warmup_steps):
+    from helpers.keras_road import LinearWarmup
+
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+    lr_scheduler = get_scheduler("linear", optimizer, num_warmup_steps, 12)
+    schedule = LinearWarmup(2.0, num_warmup_steps, 12)
+    for step in range(13):
+        assert float(schedule(step)) == pytest.approx(lr_scheduler.get_last_lr()[0], abs=1e-6)
+        optimizer.step()
+        lr_scheduler.step()
+    assert LinearWarmup.from_config(schedule.get_config()).get_config() == schedule.get_config()
+
+
+def test_the_optimizer_of_keras_decays_the_same_weights(smoke):
+    from helpers.keras_road import build_classifier, make_keras_optimizer
+
+    class_label = prepare_data(smoke)["train"].features["label"]
+    model = load_model(smoke.model_name, class_label, 0.0, smoke.seed)
+    decaying, _ = parameter_groups(model, smoke.weight_decay)
+    classifier = build_classifier(smoke.model_name, class_label.num_classes, smoke.seed)
+    optimizer = make_keras_optimizer(smoke, 10)
+    optimizer.build(classifier.trainable_variables)
+    theirs = [
+        variable
+        for variable in classifier.trainable_variables
+        if optimizer._use_weight_decay(variable)
+    ]
+    assert len(theirs) == len(decaying["params"])
+    assert sum(int(np.prod(variable.shape)) for variable in theirs) == sum(
+        parameter.numel() for parameter in decaying["params"]
+    )
+
+
+def test_keras_sees_the_batches_of_the_loader(smoke, tokenizer):
+    from helpers.keras_road import keras_batches
+
+    rows = to_model_inputs(prepare_data(smoke))["train"]
+    dataloader = make_dataloader(rows, tokenizer, 10)
+    dataset = keras_batches(dataloader)
+    assert len(dataset) == len(dataloader)
+    for (inputs, labels), batch in zip(dataset, dataloader, strict=True):
+        assert np.array_equal(inputs["token_ids"], batch["input_ids"])
+        assert np.array_equal(inputs["segment_ids"], batch["token_type_ids"])
+        assert np.array_equal(inputs["padding_mask"], batch["attention_mask"])
+        assert np.array_equal(labels, batch["labels"])
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"model_type": "distilbert"}, "it is of type 'distilbert'"),
+        ({"model_type": "roberta", "hidden_act": "gelu"}, "it is of type 'roberta'"),
+        ({"model_type": "bert", "hidden_act": "relu"}, "its activation is 'relu', not GELU"),
+        (
+            {"model_type": "bert", "hidden_act": "gelu", "layer_norm_eps": 1e-5},
+            "its layer_norm_eps is 1e-05, not 1e-12",
+        ),
+        (
+            {"model_type": "bert", "hidden_act": "gelu", "type_vocab_size": 1},
+            "its type_vocab_size is 1, not 2",
+        ),
+        ({"model_type": "bert", "hidden_act": "gelu"}, "it has no file model.safetensors"),
+    ],
+)
+def test_what_keras_cannot_convert_is_refused_in_one_line(tmp_path, config, reason):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SourceError) as raised:
+        check_convertible(str(tmp_path))
+    message = str(raised.value)
+    assert reason in message and "\n" not in message
+    assert "converts models of type 'bert'" in message and "chapters 4 and 6" in message
+
+
+def test_missing_packages_are_named(monkeypatch):
+    real = start_tensorflow.find_spec
+    monkeypatch.setattr(
+        start_tensorflow, "find_spec", lambda name: None if name == "keras_hub" else real(name)
+    )
+    with pytest.raises(KerasMissing, match=r"needs keras-hub: run `pip install -e '\.\[keras\]'`"):
+        start_tensorflow.start_tensorflow()
+    with pytest.raises(KerasMissing):
+        roads.measure_roads(Settings(), ["PyTorch", "Keras"])

@@ -68,7 +68,7 @@ def table(metrics):
         keys = {
             name: value
             for name, value in figures.items()
-            if name not in ("seconds", "peak_memory_mib")
+            if name not in ("seconds", "peak_memory_mib", "classes")
         }
         text = ", ".join(
             f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}"
@@ -78,6 +78,16 @@ def table(metrics):
             f"{chapter:<26}{figures['seconds']:>9.1f}{figures.get('peak_memory_mib', '-'):>10}  {text}"
         )
     lines.append(f"{'all':<26}{sum(figures['seconds'] for figures in metrics.values()):>9.1f}")
+    return "\n".join(lines)
+
+
+def class_report(metrics):
+    """Return the report of chapter 05 on each class as text; "" if that chapter did not run."""
+    classes = metrics.get("05_evaluation", {}).get("classes", [])
+    width = max((len(name) for name, *_ in classes), default=0) + 2
+    lines = [f"\n{'class':<{max(width, 7)}}precision  recall      F1    rows"] if classes else []
+    for name, precision, recall, f1, rows in classes:
+        lines.append(f"{name:<{max(width, 7)}}{precision:>9.3f}{recall:>8.3f}{f1:>8.3f}{rows:>8}")
     return "\n".join(lines)
 
 
@@ -219,6 +229,7 @@ def main(arguments=None):
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     print(table(metrics))
+    print(class_report(metrics))
     print(f"\nNotebooks, model and metrics.json: {run_folder(check_values(parameters))}")
     return 0
 

@@ -3,24 +3,26 @@ PYTHON ?= python3
 PARAMETERS ?=
 CHAPTERS ?=
 VENV := .venv
+LOWEST := .venv-lowest
+CONSTRAINTS := constraints.txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LAB := $(VENV)/.lab
-INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet --constraint constraints.txt
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet --constraint $(CONSTRAINTS)
 
-.PHONY: help setup run test lab lint refresh ranges clean
+.PHONY: help setup run test lowest lab lint refresh ranges accuracies clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed, but $(PYTHON) is $$($(PYTHON) --version): call make PYTHON=/path/to/a/newer/python3"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) --editable '.[test]'
+	$(INSTALL) --editable '.[keras,test]'
 	@touch $@
 
 $(LAB): $(READY)
-	$(INSTALL) --editable '.[lab,test]'
+	$(INSTALL) --editable '.[keras,lab,test]'
 	@touch $@
 
 setup: $(READY) ## a virtual environment in .venv with exact versions; the other targets call it
@@ -29,8 +31,13 @@ run: $(READY) ## run all chapters; make run PARAMETERS=parameters/smoke.yaml is 
 	@$(BIN)/python -m helpers.runner $(CHAPTERS) $(if $(PARAMETERS),-f $(PARAMETERS))
 
 test: $(READY) ## all tests, and all chapters against their stored outputs
-	$(BIN)/python -m pytest tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup tests
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
+
+lowest: $(READY) ## the same tests with the lowest versions that pyproject.toml allows, in .venv-lowest
+	@mkdir -p $(LOWEST)
+	$(BIN)/python -m helpers.maintenance lowest > $(LOWEST)/constraints.txt
+	$(MAKE) test VENV=$(LOWEST) CONSTRAINTS=$(LOWEST)/constraints.txt
 
 lab: $(LAB) ## install JupyterLab too, and open the chapters in it
 	$(BIN)/jupyter lab --notebook-dir notebooks
@@ -45,5 +52,8 @@ refresh: $(READY) ## run all chapters and store their outputs in notebooks/
 ranges: $(READY) ## measure the interval of each figure over several seeds (helpers/expected.json)
 	$(BIN)/python -m helpers.maintenance ranges
 
-clean: ## remove what was set up and made: .venv and runs
-	rm -rf $(VENV) runs
+accuracies: $(READY) ## measure the accuracy of the three roads over several seeds (helpers/accuracies.json)
+	$(BIN)/python -m helpers.maintenance accuracies
+
+clean: ## remove what was set up and made: .venv, .venv-lowest and runs
+	rm -rf $(VENV) $(LOWEST) runs

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -26,6 +28,21 @@ def kernel_manager(**arguments):
 # nbval's own kernels listen on TCP.
 if os.name == "posix":
     nbval.kernel.KernelManager = kernel_manager
+
+
+def pytest_collection_modifyitems(items):
+    """Let one process run all tests that need the same long run (`--dist loadgroup`)."""
+    for item in items:
+        for fixture in ("smoke_run", "measured"):
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.xdist_group(fixture))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print what tests measured with `record_property`."""
+    for report in terminalreporter.stats.get("passed", []):
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{name}: {value:.2g}")
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +82,44 @@ def smoke(tmp_path):
     return check_values({**SMOKE, "run_dir": str(tmp_path / "run")})
 
 
+@pytest.fixture(scope="session")
+def smoke_run(tmp_path_factory):
+    """All chapters in a process of their own, with no network interface where the system allows that.
+
+    What a library calls deprecated is an error there; see STRICT.
+    """
+    folder = tmp_path_factory.mktemp("smoke")
+    command = [sys.executable, "-m", "helpers.runner", "-f", "parameters/smoke.yaml"]
+    command += ["-p", "run_dir", str(folder)]
+    cut_off = (
+        subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode == 0
+        if os.name == "posix"
+        else False
+    )
+    if cut_off:
+        command = ["unshare", "-rn", *command]
+    environment = {**os.environ, **STRICT}
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    return folder, run, cut_off
+
+
+# Warnings of deprecation are errors, whoever raises them, but for these, which libraries raise by
+# themselves whatever a chapter calls. Later entries win.
+STRICT = {
+    "PYTHONWARNINGS": ",".join(
+        [
+            "error::FutureWarning",
+            "error::DeprecationWarning",
+            "error::PendingDeprecationWarning",
+            # ipykernel, of its own class, when a kernel ends.
+            "ignore::PendingDeprecationWarning:ipykernel.kernelbase",
+            # Keras turns TensorFlow's variables into NumPy arrays when it loads a model.
+            "ignore:__array__ implementation:DeprecationWarning:keras.src.backend.tensorflow.core",
+        ]
+    ),
+    # Much of what transformers calls deprecated it logs. Chapters set "error" if nothing is set.
+    "TRANSFORMERS_VERBOSITY": "warning",
+}
 SMOKE = yaml.safe_load((ROOT / "parameters" / "smoke.yaml").read_text())
 
 

@@ -1,24 +1,41 @@
 """For maintainers: store the chapters' outputs, measure the intervals of their figures.
 
 `python -m helpers.maintenance refresh` runs every chapter with the default parameters and writes
-its outputs into notebooks/. `python -m helpers.maintenance ranges` runs chapters 03 to 05 with several
+its outputs into notebooks/. `python -m helpers.maintenance ranges` runs chapters 03 to 07 with several
 seeds and writes the interval of each figure to helpers/expected.json; refresh afterwards.
+`python -m helpers.maintenance accuracies` trains on all three roads with more seeds and writes their
+accuracies to helpers/accuracies.json.
+`python -m helpers.maintenance lowest` prints the lowest versions of pyproject.toml, for pip.
 """
 
 import argparse
 import base64
 import json
+import re
 import statistics
 import sys
+import tomllib
 
 import nbformat
 
 from helpers.parameters import Settings, parameters_cell
 from helpers.runner import NOTEBOOKS, all_chapters, run_chapters, table
-from helpers.runs import EXPECTED, run_folder, write_json
+from helpers.runs import EXPECTED, read_metrics, run_folder, write_json
 
 # Not the default seed: the intervals are checked in runs of the default settings alone.
 SEEDS = tuple(range(8))
+# Means of the roads need more: one run's accuracy moves by a point or two with the seed.
+MORE_SEEDS = tuple(range(12))
+ACCURACIES = EXPECTED.with_name("accuracies.json")
+# Figures of a run that no interval is kept for: they are the machine's, or held elsewhere.
+NOT_OF_TRAINING = {
+    "seconds",
+    "peak_memory_mib",
+    "classes",
+    "difference_of_logits",
+    "difference_of_losses",
+    "speed_of_trainer",
+}
 PICTURE = NOTEBOOKS.parent / "images" / "baselines.png"
 
 
@@ -67,34 +84,78 @@ def interval(values):
 
 
 def measure_ranges(seeds):
-    """Write mean ± 4 standard deviations over the seeds for every figure that a chapter checks."""
-    runs = []
-    chapters = [path for path in all_chapters() if path.stem[:2] in ("03", "04", "05")]
+    """Run the chapters that train with every seed, and write the intervals of their figures."""
+    chapters = [path for path in all_chapters() if path.stem[:2] >= "03"]
     for seed in seeds:
         metrics = run_chapters(chapters, {"seed": seed, "run_dir": f"runs/ranges/seed-{seed}"})
         print(table(metrics), flush=True)
+    write_ranges(seeds)
+
+
+def write_ranges(seeds):
+    """Write mean ± 4 standard deviations over the runs of `measure_ranges` for every figure."""
+    runs = []
+    for seed in seeds:
+        metrics = read_metrics(
+            NOTEBOOKS.parent / "runs" / "ranges" / f"seed-{seed}" / "metrics.json"
+        )
         runs.append(
-            {name: value for figures in metrics.values() for name, value in figures.items()}
+            {name: value for chapter in metrics.values() for name, value in chapter.items()}
         )
     figures = {}
-    for name in runs[0]:
+    for name in runs[0].keys() - NOT_OF_TRAINING:
         values = [run[name] for run in runs]
-        if name in ("seconds", "peak_memory_mib"):
-            continue
         figures[name] = {**interval(values), "values": [round(value, 4) for value in values]}
+    figures = {name: figures[name] for name in runs[0] if name in figures}
     note = "measured by `make ranges`; low and high: mean ± 4 standard deviations over the seeds"
     write_json(EXPECTED, {"note": note, "seeds": list(seeds), "figures": figures})
+
+
+def measure_accuracies(seeds):
+    """Train on every road with every seed, and write the accuracies on the test rows.
+
+    A seed that was measured before is not trained again while its models are there.
+    """
+    from helpers.roads import CODE, accuracy_of  # heavy, and no other command needs them
+
+    accuracies = {road: [] for road in CODE}
+    for seed in seeds:
+        settings = Settings(seed=seed, run_dir=f"runs/ranges/seed-{seed}")
+        for road, values in accuracies.items():
+            values.append(round(accuracy_of(road, settings), 4))
+        print(seed, {road: values[-1] for road, values in accuracies.items()}, flush=True)
+    means = {road: round(statistics.mean(values), 4) for road, values in accuracies.items()}
+    note = "measured by `make accuracies`: accuracy on the test rows, default settings but the seed"
+    write_json(ACCURACIES, {"note": note, "seeds": list(seeds), "means": means, **accuracies})
+
+
+def lowest():
+    """Return a pip constraint for each dependency: the lowest version that pyproject.toml allows.
+
+    JupyterLab is left out: no test needs it.
+    """
+    project = tomllib.loads((NOTEBOOKS.parent / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    lines = project["dependencies"] + [r for name in extras if name != "lab" for r in extras[name]]
+    return [re.sub("[>=]=", "==", line) for line in lines]
 
 
 def main(arguments=None):
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m helpers.maintenance", description=__doc__)
-    parser.add_argument("command", choices=("refresh", "ranges"))
+    parser.add_argument("command", choices=("refresh", "ranges", "accuracies", "lowest"))
     parser.add_argument(
-        "--seeds", type=json.loads, default=SEEDS, help="JSON list of seeds for ranges"
+        "--seeds", type=json.loads, help="JSON list of seeds for ranges and accuracies"
     )
     arguments = parser.parse_args(arguments)
-    refresh() if arguments.command == "refresh" else measure_ranges(arguments.seeds)
+    if arguments.command == "refresh":
+        refresh()
+    elif arguments.command == "ranges":
+        measure_ranges(arguments.seeds or SEEDS)
+    elif arguments.command == "accuracies":
+        measure_accuracies(arguments.seeds or MORE_SEEDS)
+    else:
+        print("\n".join(lowest()))
 
 
 if __name__ == "__main__":

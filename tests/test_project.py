@@ -13,6 +13,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from helpers.maintenance import lowest
 from helpers.parameters import PARAMETERS, check_values
 from helpers.runner import all_chapters
 
@@ -46,13 +47,17 @@ def third_party(sources):
     return (
         {name for source in sources for name in imported(source)}
         - set(sys.stdlib_module_names)
-        - {"helpers", "conftest"}
+        - {
+            "helpers",
+            *(path.stem for path in [ROOT / "conftest.py", *(ROOT / "tests").glob("*.py")]),
+        }
     )
 
 
 def test_every_import_is_a_declared_dependency():
     distributions = packages_distributions()
     declared = {canonicalize_name(requirement.name) for requirement in REQUIREMENTS}
+    declared |= {canonicalize_name(requirement.name) for requirement in EXTRAS["keras"]}
     testing = declared | {canonicalize_name(r.name) for r in EXTRAS["test"]}
     code = [path.read_text(encoding="utf-8") for path in (ROOT / "helpers").rglob("*.py")]
     for path in all_chapters():
@@ -89,19 +94,35 @@ def test_constraints_pin_every_dependency_within_its_range():
         )
 
 
+def test_the_lowest_versions_are_those_of_pyproject():
+    pins = {pin.name: str(pin.specifier) for pin in map(Requirement, lowest())}
+    tested = [*REQUIREMENTS, *EXTRAS["keras"], *EXTRAS["test"]]
+    assert list(pins) == [requirement.name for requirement in tested]
+    for requirement in tested:
+        assert [s.operator for s in requirement.specifier] in ([">="], ["=="])
+        assert pins[requirement.name] == "==" + next(iter(requirement.specifier)).version
+
+
+def test_make_lowest_runs_the_same_tests_with_them():
+    commands = recipe("lowest")
+    assert "helpers.maintenance lowest > $(LOWEST)/constraints.txt\n" in commands
+    assert "$(MAKE) test VENV=$(LOWEST) CONSTRAINTS=$(LOWEST)/constraints.txt\n" in commands
+
+
 def test_the_conda_environment_installs_the_project_and_lists_nothing_again():
     dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     conda = [item for item in dependencies if isinstance(item, str)]
     pip = next(item["pip"] for item in dependencies if isinstance(item, dict))
     assert [re.split("[=<>]", item)[0] for item in conda] == ["python", "pip"]
-    assert pip == ["--constraint constraints.txt", "--editable .[lab,test]"]
+    assert pip == ["--constraint constraints.txt", "--editable .[keras,lab,test]"]
 
 
 def test_make_sets_up_from_the_same_two_files():
-    assert re.search(r"^INSTALL := .* --constraint constraints\.txt$", MAKEFILE, re.MULTILINE)
-    assert "$(INSTALL) --editable '.[test]'" in recipe(r"\$\(READY\)")
-    assert "$(INSTALL) --editable '.[lab,test]'" in recipe(r"\$\(LAB\)")
-    for target in ("run", "test", "refresh", "lint", "ranges"):
+    assert re.search(r"^CONSTRAINTS := constraints\.txt$", MAKEFILE, re.MULTILINE)
+    assert re.search(r"^INSTALL := .* --constraint \$\(CONSTRAINTS\)$", MAKEFILE, re.MULTILINE)
+    assert "$(INSTALL) --editable '.[keras,test]'" in recipe(r"\$\(READY\)")
+    assert "$(INSTALL) --editable '.[keras,lab,test]'" in recipe(r"\$\(LAB\)")
+    for target in ("run", "test", "lowest", "refresh", "lint", "ranges", "accuracies"):
         assert re.search(rf"^{target}: \$\(READY\)", MAKEFILE, re.MULTILINE), target
 
 
@@ -109,12 +130,12 @@ def test_ci_runs_every_test_file_and_every_chapter():
     """A test that no command runs is none. No folder is named but tests and notebooks, and nothing is left out."""
     assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("make test")
     commands = recipe("test")
-    assert re.search(r"-m pytest tests$", commands, re.MULTILINE)
+    assert re.search(r"-m pytest --numprocesses 2 --dist loadgroup tests$", commands, re.MULTILINE)
     assert re.search(r"-m pytest --nbval .*notebooks$", commands, re.MULTILINE)
     for word in ("--ignore", "--deselect", " -k ", " -m not", "--nbval-lax", "-x "):
         assert word not in commands
     for path in ROOT.rglob("test_*.py"):
-        if not {".venv", "runs"} & set(path.relative_to(ROOT).parts):
+        if not {".venv", ".venv-lowest", "runs"} & set(path.relative_to(ROOT).parts):
             assert path.parent == ROOT / "tests", f"{path} is run by no command"
 
 
@@ -122,9 +143,19 @@ def test_the_workflow_runs_the_same_command_on_all_versions():
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     jobs = workflow["jobs"]
     assert jobs["test"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
-    for job in jobs.values():
-        assert "make test" in [step.get("run") for step in job["steps"]]
-    assert "schedule" in workflow[True]  # YAML reads the key `on` as true
+    crons = [entry["cron"] for entry in workflow[True]["schedule"]]  # YAML reads `on` as true
+    commands = {
+        "test": "make test",
+        "newest-releases": "make test",
+        "lowest-versions": "make lowest",
+    }
+    assert set(jobs) == set(commands)
+    for name, command in commands.items():
+        assert command in [step.get("run") for step in jobs[name]["steps"]]
+    weekly, nightly = crons
+    assert weekly.endswith("* * 1") and nightly.endswith("* * *")
+    assert f"github.event.schedule == '{weekly}'" in jobs["newest-releases"]["if"]
+    assert f"github.event.schedule == '{nightly}'" in jobs["lowest-versions"]["if"]
     assert PYPROJECT["project"]["requires-python"] == ">=3.11"
 
 

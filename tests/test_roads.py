@@ -123,6 +123,17 @@ def test_the_accuracy_of_each_road_is_that_of_its_chapter(smoke_run):
         assert roads.accuracy_of(road, settings) == pytest.approx(metrics[chapter][name], abs=0.04)
 
 
+def test_the_readme_has_the_measured_figures(root):
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    means = json.loads(ACCURACIES.read_text(encoding="utf-8"))["means"]
+    names = {"PyTorch": "native PyTorch", "Trainer": "🤗 Trainer", "Keras": "Keras on TensorFlow"}
+    for road, name in names.items():
+        (line,) = [line for line in readme.splitlines() if line.startswith(f"| {name} |")]
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        assert cells[1] == str(roads.lines_of_code(road))
+        assert cells[4] == f"{means[road]:.3f}"
+
+
 def test_lines_of_code_are_counted_without_words(tmp_path, monkeypatch):
     source = '''
 def one(x):

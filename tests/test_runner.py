@@ -248,7 +248,7 @@ def test_every_chapter_runs_alone(chapter, tmp_path):
 
 def test_the_long_reviews_work_in_the_same_way(tmp_path):
     parameters = {**SMOKE, "dataset_name": "stanfordnlp/imdb", "run_dir": str(tmp_path / "run")}
-    metrics = run_chapters(all_chapters(), parameters, progress=False)
+    metrics = run_chapters(all_chapters()[:5], parameters, progress=False)
     assert metrics["01_prepare_data"]["mean_tokens"] > 30
 
 

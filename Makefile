@@ -1,6 +1,7 @@
 # `make help` lists the targets.
 PYTHON ?= python3
 PARAMETERS ?=
+ARGS ?=
 CHAPTERS ?=
 VENV := .venv
 LOWEST := .venv-lowest
@@ -10,7 +11,7 @@ READY := $(VENV)/.ready
 LAB := $(VENV)/.lab
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet --constraint $(CONSTRAINTS)
 
-.PHONY: help setup run test lowest lab lint refresh ranges accuracies clean
+.PHONY: help setup run test lowest lab lint refresh ranges accuracies bench bench-gpu bench-data clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -44,7 +45,7 @@ lab: $(LAB) ## install JupyterLab too, and open the chapters in it
 
 lint: $(READY) ## check the style of code and notebooks
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check helpers tests
+	$(BIN)/ruff format --check benchmarks helpers tests
 
 refresh: $(READY) ## run all chapters and store their outputs in notebooks/
 	$(BIN)/python -m helpers.maintenance refresh
@@ -54,6 +55,15 @@ ranges: $(READY) ## measure the interval of each figure over several seeds (help
 
 accuracies: $(READY) ## measure the accuracy of the three roads over several seeds (helpers/accuracies.json)
 	$(BIN)/python -m helpers.maintenance accuracies
+
+bench: $(READY) ## speed and accuracy of every way to train; ARGS=--quick measures speed alone, in 25 minutes
+	$(BIN)/python -m benchmarks.bench $(ARGS)
+
+bench-gpu: $(READY) ## the same on a GPU, with BERT-base too; ARGS=--dry-run tries the command without one
+	$(BIN)/python -m benchmarks.bench --gpu $(ARGS)
+
+bench-data: $(READY) ## prepare 650,000 reviews: rate, memory, after a kill, a second time
+	$(BIN)/python -m benchmarks.prepare $(ARGS)
 
 clean: ## remove what was set up and made: .venv, .venv-lowest and runs
 	rm -rf $(VENV) $(LOWEST) runs

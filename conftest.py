@@ -84,7 +84,7 @@ def smoke(tmp_path):
 
 @pytest.fixture(scope="session")
 def smoke_run(tmp_path_factory):
-    """All chapters in a process of their own, with no network interface where the system allows that.
+    """All chapters in a process of their own, with no network but loopback where the system allows that.
 
     What a library calls deprecated is an error there; see STRICT.
     """
@@ -97,7 +97,7 @@ def smoke_run(tmp_path_factory):
         else False
     )
     if cut_off:
-        command = ["unshare", "-rn", *command]
+        command = ["unshare", "-rn", sys.executable, "tests/with_loopback.py", *command]
     environment = {**os.environ, **STRICT}
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     return folder, run, cut_off

@@ -1,11 +1,20 @@
 """From a source to tokenized rows. Chapter 01 teaches every function but `prepare_data`."""
 
-from datasets import ClassLabel, DatasetDict, load_dataset, load_from_disk
+import hashlib
+import json
+from pathlib import Path
+
+import datasets
+from datasets import ClassLabel, DatasetDict, concatenate_datasets, load_dataset, load_from_disk
+from tqdm.auto import tqdm
 from transformers import AutoTokenizer
 
 from helpers.parameters import HELD_OUT, check_enough_rows
 from helpers.runs import DATA_PARAMETERS, is_made_by, made_by, new_folder, run_folder
 from helpers.sources import SourceError, find_dataset, find_model
+
+ROWS_A_PART = 10_000
+TOKEN_PARAMETERS = ("model_name", "dataset_name", "text_column", "label_column", "max_length")
 
 
 def clean(dataset, text_column, label_column):
@@ -14,24 +23,21 @@ def clean(dataset, text_column, label_column):
     Test rows come first: a text in two splits stays in the one that is trained on least.
     Defined in chapter 01.
     """
-    seen = set()
-
-    def is_new(text, label):
-        text = str(text or "").strip()
-        if text == "" or label is None or text in seen:
-            return False
-        seen.add(text)
-        return True
-
     names = {text_column: "text", label_column: "label"}
     dataset = dataset.select_columns(list(names)).rename_columns(names)
-    cleaned = {}
+    seen, cleaned = set(), {}
     for name in ("test", "validation", "train"):
-        if name in dataset:
-            # A cached result would leave `seen` empty for the next split.
-            cleaned[name] = dataset[name].filter(
-                is_new, input_columns=["text", "label"], load_from_cache_file=False
-            )
+        if name not in dataset:
+            continue
+        kept = []
+        columns = zip(dataset[name]["text"], dataset[name]["label"], strict=True)
+        for row, (text, label) in enumerate(columns):
+            text = str(text or "").strip()
+            number = hash(text)  # takes less memory than the text
+            if text != "" and label is not None and number not in seen:
+                seen.add(number)
+                kept.append(row)
+        cleaned[name] = dataset[name].select(kept)
     return DatasetDict(cleaned)
 
 
@@ -91,11 +97,7 @@ def prepare_data(settings):
     dataset = split(encode_labels(dataset, source.label_names), HELD_OUT)
     check_enough_rows(settings, *(len(dataset[name]) for name in ("train", "validation", "test")))
     tokenizer = AutoTokenizer.from_pretrained(find_model(settings.model_name))
-    tokenized = dataset.map(
-        tokenize,
-        batched=True,
-        fn_kwargs={"tokenizer": tokenizer, "max_length": settings.max_length},
-    )
+    tokenized = tokenize_parts(dataset, tokenizer, settings.max_length, parts_folder(settings))
     shuffled = tokenized.shuffle(seed=settings.seed)
     small = DatasetDict(
         train=shuffled["train"].select(range(settings.num_train)),
@@ -104,6 +106,48 @@ def prepare_data(settings):
     )
     save_data(small, settings)
     return small
+
+
+def tokenize_parts(dataset, tokenizer, max_length, folder):
+    """Tokenize all splits, some thousand rows at a time, each part into a file of its own in `folder`.
+
+    A file that is there is taken as it is, so that work goes on where it was broken off. Shows a
+    progress bar if there is more than one part to make.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = {
+        folder / f"{name}-{start}.arrow": (name, rows.select(range(start, end)))
+        for name, rows in dataset.items()
+        for start in range(0, rows.num_rows, ROWS_A_PART)
+        for end in [min(start + ROWS_A_PART, rows.num_rows)]
+    }
+    tokenized = {name: [] for name in dataset}
+    with tqdm(
+        total=sum(dataset.num_rows.values()),
+        desc="tokenizing",
+        unit=" rows",
+        disable=len(parts) == len(dataset) or all(file.exists() for file in parts),
+    ) as progress_bar:
+        for file, (name, rows) in parts.items():
+            # The name stands for what is in the file; the hash of a tokenizer changes with its use.
+            tokenized[name].append(
+                rows.map(
+                    tokenize,
+                    batched=True,
+                    fn_kwargs={"tokenizer": tokenizer, "max_length": max_length},
+                    cache_file_name=str(file),
+                    new_fingerprint=f"{folder.name}-{file.stem}",
+                )
+            )
+            progress_bar.update(rows.num_rows)
+    return DatasetDict({name: concatenate_datasets(rows) for name, rows in tokenized.items()})
+
+
+def parts_folder(settings):
+    """Return the folder of the tokens in the cache of 🤗 Datasets, named after what they depend on."""
+    stamp = json.dumps(made_by(settings, TOKEN_PARAMETERS), sort_keys=True)
+    digest = hashlib.sha256(stamp.encode()).hexdigest()[:16]
+    return Path(datasets.config.HF_DATASETS_CACHE, "finetuning-notebooks", digest)
 
 
 def save_data(dataset, settings):

@@ -36,6 +36,8 @@ NOT_OF_TRAINING = {
     "difference_of_losses",
     "speed_of_trainer",
 }
+# The chapters that train a model to keep; later ones measure speed, or repeat what is known.
+TRAINING = ("03", "07")
 PICTURE = NOTEBOOKS.parent / "images" / "baselines.png"
 
 
@@ -85,7 +87,8 @@ def interval(values):
 
 def measure_ranges(seeds):
     """Run the chapters that train with every seed, and write the intervals of their figures."""
-    chapters = [path for path in all_chapters() if path.stem[:2] >= "03"]
+    first, last = TRAINING
+    chapters = [path for path in all_chapters() if first <= path.stem[:2] <= last]
     for seed in seeds:
         metrics = run_chapters(chapters, {"seed": seed, "run_dir": f"runs/ranges/seed-{seed}"})
         print(table(metrics), flush=True)

@@ -145,31 +145,40 @@ def count_texts(dataset_name, columns):
     source = find_dataset(dataset_name)
     if "data_files" not in source.options:
         return None
-    import pandas
-
-    path = source.options["data_files"]
+    seen = set()
     try:
-        if source.path == "csv":
-            rows = pandas.read_csv(path, sep=source.options.get("sep", ","))
-        elif source.path == "json":
-            with open(path, encoding="utf-8") as file:
-                is_array = file.read(64).lstrip().startswith("[")
-            rows = pandas.read_json(path, lines=not is_array)
-        else:
-            rows = pandas.read_parquet(path)
+        for rows in _read_tables(source):
+            for parameter, column in zip(("text_column", "label_column"), columns, strict=True):
+                if column not in rows:
+                    there = ", ".join(map(str, rows))
+                    raise SourceError(
+                        f"{parameter}: {dataset_name!r} has no column {column!r}; it has {there}"
+                    )
+            if source.only is not None:
+                rows = rows[rows["source"] == source.only]
+            texts = rows[columns[0]].dropna().astype(str).str.strip()
+            seen.update(map(hash, texts[texts != ""]))  # numbers take less memory than texts
+    except SourceError:
+        raise
     except (ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise SourceError(f"dataset_name: {dataset_name!r} cannot be read: {reason}") from None
-    for parameter, column in zip(("text_column", "label_column"), columns, strict=True):
-        if column not in rows:
-            there = ", ".join(map(str, rows))
-            raise SourceError(
-                f"{parameter}: {dataset_name!r} has no column {column!r}; it has {there}"
-            )
-    if source.only is not None:
-        rows = rows[rows["source"] == source.only]
-    texts = rows[columns[0]].dropna().astype(str).str.strip()
-    return texts[texts != ""].nunique()
+    return len(seen)
+
+
+def _read_tables(source):
+    """Yield the rows of a file as pandas tables; a long CSV file in pieces."""
+    import pandas
+
+    path = source.options["data_files"]
+    if source.path == "csv":
+        yield from pandas.read_csv(path, sep=source.options.get("sep", ","), chunksize=50_000)
+    elif source.path == "json":
+        with open(path, encoding="utf-8") as file:
+            is_array = file.read(64).lstrip().startswith("[")
+        yield pandas.read_json(path, lines=not is_array)
+    else:
+        yield pandas.read_parquet(path)
 
 
 def longest_input(model_name):

@@ -1,5 +1,10 @@
 """Cleaning, labels, splits and tokens."""
 
+import os
+import subprocess
+import sys
+import time
+
 import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
@@ -187,3 +192,58 @@ def test_the_packaged_files_hold_what_the_chapters_say():
     columns = ("text", "label")
     assert count_texts("cornell-movie-review-data/rotten_tomatoes", columns) == 8530
     assert count_texts("stanfordnlp/imdb", columns) == 24904
+
+
+IMDB = {"dataset_name": "stanfordnlp/imdb", "max_length": 64}
+PREPARE = """
+import os, sys
+from helpers.data import prepare_data
+from helpers.parameters import check_values
+dataset = prepare_data(check_values({**%r, "run_dir": sys.argv[1]}))
+print(dataset["train"][0]["input_ids"], dataset["train"].num_rows)
+"""
+
+
+def prepare(run_dir, cache, hash_seed, **changes):
+    values = {**SMOKE, **IMDB, **changes}
+    environment = {**os.environ, "HF_HOME": str(cache), "PYTHONHASHSEED": str(hash_seed)}
+    return subprocess.Popen(
+        [sys.executable, "-c", PREPARE % values, str(run_dir)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def token_files(cache):
+    folder = cache / "datasets" / "finetuning-notebooks"
+    return {path.name: path.stat().st_mtime_ns for path in folder.rglob("*.arrow")}
+
+
+def test_tokenizing_goes_on_after_a_kill_and_the_cache_does_not_depend_on_the_session(tmp_path):
+    """Killed when the first of three parts of the 25,000 reviews is there."""
+    cache = tmp_path / "cache"
+    first = prepare(tmp_path / "first", cache, 1)
+    end = time.time() + 120
+    while not token_files(cache) and time.time() < end:
+        time.sleep(0.05)
+    first.kill()
+    first.communicate()
+    kept = token_files(cache)
+    assert kept and not (tmp_path / "first" / "data").exists()
+
+    second = prepare(tmp_path / "first", cache, 2)
+    output, errors = second.communicate()
+    assert second.returncode == 0, errors
+    whole = token_files(cache)
+    assert len(whole) > len(kept)
+    assert {name: whole[name] for name in kept} == kept
+    assert "tokenizing" in errors and "100%" in errors
+
+    other = prepare(tmp_path / "other", cache, 3, num_train=40)
+    output_of_other, errors = other.communicate()
+    assert other.returncode == 0, errors
+    assert token_files(cache) == whole
+    assert "tokenizing" not in errors
+    assert output_of_other.split("]")[0] == output.split("]")[0]

@@ -50,6 +50,8 @@ def test_the_chapters_are_in_order():
         "05_evaluation",
         "06_trainer",
         "07_keras",
+        "08_make_it_fast",
+        "09_scale_out",
     ]
 
 
@@ -265,6 +267,9 @@ def test_everything_that_the_three_roads_need_is_taught():
         "classifier.compile(",
         "classifier.fit(",
         "keras.models.load_model(",
+        "accelerator.backward(loss)",
+        "accelerator.gather_for_metrics(",
+        "notebook_launcher(",
     ):
         assert name in code, name
     assert "https://github.com/huggingface/transformers/tree/main/examples" in text

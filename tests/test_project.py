@@ -48,6 +48,7 @@ def third_party(sources):
         {name for source in sources for name in imported(source)}
         - set(sys.stdlib_module_names)
         - {
+            "benchmarks",
             "helpers",
             *(path.stem for path in [ROOT / "conftest.py", *(ROOT / "tests").glob("*.py")]),
         }
@@ -59,7 +60,11 @@ def test_every_import_is_a_declared_dependency():
     declared = {canonicalize_name(requirement.name) for requirement in REQUIREMENTS}
     declared |= {canonicalize_name(requirement.name) for requirement in EXTRAS["keras"]}
     testing = declared | {canonicalize_name(r.name) for r in EXTRAS["test"]}
-    code = [path.read_text(encoding="utf-8") for path in (ROOT / "helpers").rglob("*.py")]
+    code = [
+        path.read_text(encoding="utf-8")
+        for folder in ("helpers", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+    ]
     for path in all_chapters():
         cells = nbformat.read(path, as_version=4).cells
         code += [
@@ -122,7 +127,17 @@ def test_make_sets_up_from_the_same_two_files():
     assert re.search(r"^INSTALL := .* --constraint \$\(CONSTRAINTS\)$", MAKEFILE, re.MULTILINE)
     assert "$(INSTALL) --editable '.[keras,test]'" in recipe(r"\$\(READY\)")
     assert "$(INSTALL) --editable '.[keras,lab,test]'" in recipe(r"\$\(LAB\)")
-    for target in ("run", "test", "lowest", "refresh", "lint", "ranges", "accuracies"):
+    for target in (
+        "run",
+        "test",
+        "lowest",
+        "refresh",
+        "lint",
+        "ranges",
+        "accuracies",
+        "bench",
+        "bench-gpu",
+    ):
         assert re.search(rf"^{target}: \$\(READY\)", MAKEFILE, re.MULTILINE), target
 
 
@@ -169,7 +184,7 @@ def test_parameter_files_are_accepted(path):
 
 
 def test_help_lists_every_target():
-    targets = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
     phony = set(re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[1].split())
     assert targets == phony
     assert all(re.search(rf"^{target}:.*## \w", MAKEFILE, re.MULTILINE) for target in targets)

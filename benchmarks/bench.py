@@ -1,0 +1,372 @@
+"""`make bench`: how fast and how good each way to fine-tune is, on the same rows and machine.
+
+Each measurement runs in a process of its own, one after the other; the repeats are interleaved,
+so that a slow minute of the machine hits all alike. Results go to benchmarks/results.
+"""
+
+import argparse
+import json
+import platform
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from transformers import AutoConfig, AutoTokenizer, BertConfig, BertForSequenceClassification
+
+from benchmarks.recipes import (
+    RECIPES,
+    Task,
+    lengths,
+    ours,
+    seed_recipe_unpadded,
+    token_batches,
+)
+from helpers.batches import make_dataloader, to_model_inputs
+from helpers.data import prepare_data
+from helpers.parameters import Settings
+from helpers.runs import peak_memory_mib, write_json
+from helpers.sources import find_model
+from helpers.speed import multiply_rate, training_flops
+from helpers.training import evaluate_model
+
+RESULTS = Path(__file__).resolve().parent / "results"
+RT, IMDB = "cornell-movie-review-data/rotten_tomatoes", "stanfordnlp/imdb"
+BASE = RESULTS.parent.parent / "runs" / "bench" / "bert-base"
+DATA = {
+    "rt": Settings(dataset_name=RT, run_dir="runs/bench/rt"),
+    "imdb": Settings(dataset_name=IMDB, run_dir="runs/bench/imdb"),
+    "rt-base": Settings(model_name=str(BASE), dataset_name=RT, run_dir="runs/bench/rt-base"),
+    "imdb-base": Settings(model_name=str(BASE), dataset_name=IMDB, run_dir="runs/bench/imdb-base"),
+}
+TITLES = {
+    "rt": "rotten_tomatoes",
+    "imdb": "imdb, cut at 512 tokens",
+    "rt-base": "rotten_tomatoes, BERT-base",
+    "imdb-base": "imdb, BERT-base",
+}
+NAMES = {
+    "seed": "the tutorial's recipe",
+    "trainer": "`Trainer`, defaults",
+    "trainer_tuned": "`Trainer`, tuned",
+    "keras": "Keras, chapter 7",
+    "ours": "ours, chapter 8",
+}
+# On average: our batches hold as many tokens as this many texts of mean length.
+TEXTS_A_STEP = {"cpu": 16, "cuda": 64}
+WARM_UP = 2  # steps that are not timed
+SEEDS = range(5)
+# How many rows of an epoch are timed; None means all. All batches of the tutorial's recipe have the
+# same shape, so two of them say as much as all.
+ROWS = {
+    "quick": {"seed": 16, "rt": None, "imdb": 128},
+    "full": {"seed": 48, "rt": None, "imdb": 480},
+    "gpu": {"seed": 256, "rt": None, "imdb": None, "rt-base": None, "imdb-base": None},
+    "dry": {"seed": 8, "rt": 32, "imdb": 32, "rt-base": 16, "imdb-base": 4},
+}
+WITH_ACCURACY = ("seed", "trainer_tuned", "ours")
+
+
+def load_task(data, device, seed=42):
+    """Return the Task and the rows, split by split."""
+    settings = DATA[data]
+    dataset = prepare_data(settings)
+    rows = to_model_inputs(dataset)
+    texts = TEXTS_A_STEP[device]
+    mean_length = round(statistics.mean(lengths(rows["train"])))
+    task = Task(
+        model_name=settings.model_name,
+        tokenizer=AutoTokenizer.from_pretrained(find_model(settings.model_name)),
+        class_label=dataset["train"].features["label"],
+        max_length=settings.max_length,
+        device=torch.device(device),
+        seed=seed,
+        max_tokens=max(texts * mean_length, settings.max_length),
+        batch_size=texts,
+    )
+    return task, rows
+
+
+def make_bert_base():
+    """Write a BERT of base size with random weights: its speed is that of a trained one."""
+    if not (BASE / "config.json").is_file():
+        torch.manual_seed(0)
+        BertForSequenceClassification(BertConfig()).save_pretrained(BASE)
+        AutoTokenizer.from_pretrained(find_model(Settings().model_name)).save_pretrained(BASE)
+
+
+def choose_batches(batches, rows, num_rows):
+    """Return the batches to time, evenly spaced over an epoch from short to long.
+
+    All of them if `num_rows` is None, else as many as have about so many rows together.
+    """
+    size = lengths(rows)
+    batches = sorted(batches, key=lambda batch: len(batch) * max(size[row] for row in batch))
+    rows_a_batch = sum(map(len, batches)) / len(batches)
+    count = len(batches) if num_rows is None else max(2, round(num_rows / rows_a_batch))
+    step = len(batches) / min(count, len(batches))
+    return [batches[int(step * (i + 0.5))] for i in range(min(count, len(batches)))]
+
+
+def measure_speed(name, data, device, num_rows):
+    """Train with one recipe on some batches of an epoch, and work out the speed of all of it."""
+    recipe, epoch, frozen_layers = RECIPES[name]
+    task, rows = load_task(data, device)
+    rows = rows["train"]
+    batches = list(epoch(rows, task))
+    if name != "ours":
+        batches = [batch for batch in batches if len(batch) == len(batches[0])]
+    chosen = choose_batches(batches, rows, num_rows)
+    times = []
+
+    def clock():
+        if task.device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(perf_counter())
+
+    warm_up = [chosen[-1]] * WARM_UP  # the longest, so that later ones find the memory set up
+    recipe(task, rows, warm_up + chosen, 1, clock)
+    seconds = (times[-1] - times[WARM_UP - 1]) / len(chosen) * len(batches)
+    config = AutoConfig.from_pretrained(find_model(task.model_name), num_labels=2)
+    size = lengths(rows)
+    texts = [row for batch in batches for row in batch]
+    flops = sum(training_flops(config, size[row], frozen_layers) for row in texts)
+    longest = [task.max_length if name == "seed" else max(size[row] for row in b) for b in batches]
+    computed = sum(len(batch) * most for batch, most in zip(batches, longest, strict=True))
+    memory = torch.cuda.max_memory_allocated() if task.device.type == "cuda" else 0
+    return {
+        "samples_per_second": len(texts) / seconds,
+        "useful_gflops": flops / seconds / 1e9,
+        "padding": 1 - sum(size[row] for row in texts) / computed,
+        "peak_memory_mib": memory / 2**20 or peak_memory_mib(),
+        "batches_timed": len(chosen),
+    }
+
+
+def measure_accuracy(name, data, device, seed):
+    """Train three epochs with one recipe and one seed; return the accuracy on the test rows."""
+    task, rows = load_task(data, device, seed)
+    recipe = seed_recipe_unpadded if name == "seed" else RECIPES[name][0]
+    model = recipe(task, rows["train"], None, 3, lambda: None)
+    eval_rows = rows["eval"].select(torch.tensor(lengths(rows["eval"])).argsort().tolist())
+    dataloader = make_dataloader(eval_rows, task.tokenizer, 32)
+    return {"accuracy": evaluate_model(model, dataloader, task.device)[1]}
+
+
+def measure_peak(data, device):
+    """Return GFLOP/s of multiplying matrices: 2048³, and the shapes that one of our batches has.
+
+    In float32 on a processor, in bfloat16 on a GPU.
+    """
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    task, _ = load_task(data, device)
+    config = AutoConfig.from_pretrained(find_model(task.model_name))
+    tokens, hidden, wide = task.max_tokens, config.hidden_size, config.intermediate_size
+    square = 8192 if device == "cuda" else 2048
+    shapes = [(square,) * 3, (tokens, hidden, hidden), (tokens, hidden, wide)]
+    shapes += [(tokens, wide, hidden), (hidden, tokens, wide)]
+    figures = {
+        "x".join(map(str, shape)): multiply_rate(*shape, task.device, dtype, seconds=1) / 1e9
+        for shape in shapes
+    }
+    return {"gflops": max(figures.values()), "shapes": figures}
+
+
+def profile(data, device, num_rows=320):
+    """Return the share of the time that each kind of operation takes in our recipe, largest first."""
+    task, rows = load_task(data, device)
+    batches = choose_batches(list(token_batches(rows["train"], task)), rows["train"], num_rows)
+    with torch.profiler.profile() as profiler:
+        ours(task, rows["train"], batches, 1, lambda: None)
+    times = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
+    total = sum(times.values())
+    return {name: time / total for name, time in sorted(times.items(), key=lambda pair: -pair[1])}
+
+
+def in_a_process(*arguments):
+    """Run one measurement in a process of its own; return what it measured."""
+    command = [sys.executable, "-m", "benchmarks.bench", "--one", json.dumps(arguments)]
+    done = subprocess.run(
+        command, cwd=RESULTS.parent.parent, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"{arguments} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def summary(values):
+    """Return median, least and largest of a list of numbers."""
+    return {
+        "median": statistics.median(values),
+        "least": min(values),
+        "largest": max(values),
+        "values": values,
+    }
+
+
+def bench_speed(kind, device, names, datasets, repeats):
+    """Return the speed of each recipe on each data set, and the machine's peak, in turn."""
+    for data in datasets:
+        if data.endswith("-base"):
+            make_bert_base()
+        prepare_data(DATA[data])
+    measured = {data: {name: [] for name in (*names, "peak")} for data in datasets}
+    for repeat in range(repeats):
+        for data in datasets:
+            for name in names:
+                rows = ROWS[kind]["seed" if name == "seed" else data]
+                figures = in_a_process("speed", name, data, device, rows)
+                measured[data][name].append(figures)
+                print(
+                    f"{repeat + 1}/{repeats} {data:10}{name:14}"
+                    f"{figures['samples_per_second']:9.2f} samples/s"
+                    f"{figures['useful_gflops']:9.1f} GFLOP/s"
+                    f"{figures['padding']:7.1%} padding{figures['peak_memory_mib']:7.0f} MiB",
+                    flush=True,
+                )
+            peak = in_a_process("peak", data, device)
+            measured[data]["peak"].append(peak)
+            print(f"{repeat + 1}/{repeats} {data:10}peak{peak['gflops']:38.1f} GFLOP/s", flush=True)
+    speed = {}
+    for data, runs in measured.items():
+        peak = statistics.median(run["gflops"] for run in runs["peak"])
+        speed[data] = {"peak_gflops": peak, "peaks": runs.pop("peak")}
+        for name, figures in runs.items():
+            entry = {key: summary([run[key] for run in figures]) for key in figures[0]}
+            entry["share_of_peak"] = entry["useful_gflops"]["median"] / peak
+            speed[data][name] = entry
+    return speed
+
+
+def bench_accuracy(results, device, names, path):
+    """Measure the accuracy of each recipe with each seed, and add it to `path`.
+
+    What stands there already is not measured again: the runs take hours and may be broken off.
+    """
+    for data in results["speed"]:
+        for seed in SEEDS:
+            for name in names:
+                values = results["accuracy"].setdefault(data, {}).setdefault(name, {})
+                if str(seed) not in values:
+                    figures = in_a_process("accuracy", name, data, device, seed)
+                    values[str(seed)] = figures["accuracy"]
+                    print(
+                        f"accuracy {data:5}{name:14}{seed}: {figures['accuracy']:.3f}", flush=True
+                    )
+                    write_json(path, results)
+
+
+def machine(device):
+    """Return the name of the processor or GPU, and how many cores there are."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.is_file() else None
+    return f"{found[1] if found else platform.machine()}, {torch.get_num_threads()} cores"
+
+
+def markdown(results):
+    """Return the table of `make bench` for the README."""
+    lines = [
+        "| | samples a second | ours is faster by | share of peak | padding | peak memory | accuracy |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for data, figures in results["speed"].items():
+        lines.append(f"| **{TITLES[data]}** | | | | | | |")
+        own = figures["ours"]["samples_per_second"]["median"]
+        for name, title in NAMES.items():
+            if name not in figures:
+                continue
+            entry = figures[name]
+            speed = entry["samples_per_second"]
+            accuracy = results["accuracy"].get(data, {}).get(name, {})
+            lines.append(
+                f"| {title} | {speed['median']:.2f} ({speed['least']:.2f} to {speed['largest']:.2f})"
+                f" | {own / speed['median']:.2f} × | {entry['share_of_peak']:.2f}"
+                f" | {entry['padding']['median']:.0%}"
+                f" | {entry['peak_memory_mib']['median'] / 1024:.1f} GiB"
+                f" | {show_accuracy(accuracy)} |"
+            )
+    return "\n".join(lines)
+
+
+def show_accuracy(values):
+    """Return mean and spread over the seeds as text."""
+    if len(values) < 2:
+        return "not measured"
+    numbers = list(values.values())
+    return f"{statistics.mean(numbers):.3f} ± {statistics.stdev(numbers):.3f} ({len(values)} seeds)"
+
+
+def last_line(results):
+    """Return the ratios that decide, as `key=value` pairs."""
+    pairs = []
+    for key, rival in (("seed", "seed"), ("trainer", "trainer_tuned")):
+        for data, figures in results["speed"].items():
+            if rival in figures:
+                speed = [figures[name]["samples_per_second"]["median"] for name in ("ours", rival)]
+                pairs.append(f"{data}_vs_{key}={speed[0] / speed[1]:.2f}")
+    for data, figures in results["speed"].items():
+        pairs.append(f"{data}_peak={figures['ours']['share_of_peak']:.3f}")
+    return " ".join(pairs)
+
+
+def main(arguments=None):
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__)
+    parser.add_argument(
+        "--quick", action="store_true", help="speed alone, on fewer rows: within 25 minutes"
+    )
+    parser.add_argument("--gpu", action="store_true", help="on a GPU, with BERT-base too")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="a few rows on the processor, nothing is written"
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="interleaved repeats; default 3")
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
+    parser.add_argument("--data", nargs="+", choices=DATA, help="default: rt imdb")
+    parser.add_argument(
+        "--profile", action="store_true", help="print where the time of our recipe goes, no more"
+    )
+    parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
+    arguments = parser.parse_args(arguments)
+    if arguments.one:
+        task, *values = arguments.one
+        measure = {"speed": measure_speed, "accuracy": measure_accuracy, "peak": measure_peak}
+        print(json.dumps(measure[task](*values)))
+        return
+    if arguments.profile:
+        for data in arguments.data or ["rt", "imdb"]:
+            shares = list(profile(data, "cpu").items())[:10]
+            print(f"{data}: " + ", ".join(f"{name} {share:.1%}" for name, share in shares))
+        return
+    if arguments.gpu and not arguments.dry_run and not torch.cuda.is_available():
+        sys.exit(
+            "there is no GPU here: make bench-gpu ARGS=--dry-run tries the command without one"
+        )
+    device = "cuda" if arguments.gpu and not arguments.dry_run else "cpu"
+    names, datasets = arguments.recipes, arguments.data or ["rt", "imdb"]
+    kind = "quick" if arguments.quick else "full"
+    if arguments.gpu:
+        kind, names = "gpu", [name for name in names if name in WITH_ACCURACY]
+        datasets = arguments.data or list(DATA)
+    if arguments.dry_run:
+        kind = "dry"
+    path = RESULTS / f"{re.sub(r'[^a-z0-9]+', '-', machine(device).lower()).strip('-')}.json"
+    results = {"machine": machine(device), "kind": kind, "repeats": arguments.repeats}
+    results["speed"] = bench_speed(kind, device, names, datasets, arguments.repeats)
+    results["accuracy"] = json.loads(path.read_text())["accuracy"] if path.is_file() else {}
+    if not arguments.dry_run:
+        RESULTS.mkdir(exist_ok=True)
+        write_json(path, results)
+        if kind == "full":
+            bench_accuracy(results, device, [n for n in names if n in WITH_ACCURACY], path)
+        path.with_suffix(".md").write_text(markdown(results) + "\n", encoding="utf-8")
+    print("\n" + markdown(results) + "\n")
+    print(last_line(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+"""The ways to fine-tune that `make bench` compares, each written as its users would write it.
+
+A recipe is a function (task, rows, batches, num_epochs, clock) that trains on `rows` and returns
+the model. `batches` are the rows of each step, in order; None means the recipe's own order.
+`clock()` is called after each step.
+"""
+
+import tempfile
+from dataclasses import dataclass, replace
+
+import torch
+from torch.optim import AdamW
+from torch.utils.data import DataLoader
+from transformers import (
+    AutoModelForSequenceClassification,
+    DataCollatorWithPadding,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    get_scheduler,
+    set_seed,
+)
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from helpers.sources import find_model
+from helpers.speed import (
+    TokenBatchSampler,
+    freeze_lower_layers,
+    read_first_token_only,
+    use_fast_dropout,
+)
+from helpers.training import load_model, parameter_groups
+
+# Beside the embeddings, in ours and in the tuned Trainer.
+FROZEN_LAYERS = 0
+
+
+@dataclass
+class Task:
+    """What all recipes share: the model to start from, the tokenizer, the classes, the device."""
+
+    model_name: str
+    tokenizer: object
+    class_label: object
+    max_length: int
+    device: torch.device
+    seed: int
+    max_tokens: int  # of a batch of ours; the others have as many texts a step on average
+    batch_size: int
+
+
+def new_model(task):
+    """Return the pretrained model as `from_pretrained` gives it, with a new head."""
+    set_seed(task.seed)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        find_model(task.model_name), num_labels=task.class_label.num_classes, dtype=torch.float32
+    )
+    return model.to(task.device)
+
+
+def seed_recipe(task, rows, batches, num_epochs, clock, padding="max_length"):
+    """The tutorial's own: every text padded to the maximum, batches of 8, default AdamW, 5e-5."""
+    collator = DataCollatorWithPadding(task.tokenizer, padding=padding, max_length=task.max_length)
+    if batches is None:
+        train_dataloader = DataLoader(rows, shuffle=True, batch_size=8, collate_fn=collator)
+    else:
+        train_dataloader = DataLoader(rows, batch_sampler=batches, collate_fn=collator)
+    model = new_model(task)
+    optimizer = AdamW(model.parameters(), lr=5e-5)
+    num_training_steps = num_epochs * len(train_dataloader)
+    lr_scheduler = get_scheduler(
+        name="linear",
+        optimizer=optimizer,
+        num_warmup_steps=0,
+        num_training_steps=num_training_steps,
+    )
+    model.train()
+    for _ in range(num_epochs):
+        for batch in train_dataloader:
+            batch = {k: v.to(task.device) for k, v in batch.items()}
+            outputs = model(**batch)
+            loss = outputs.loss
+            loss.backward()
+
+            optimizer.step()
+            lr_scheduler.step()
+            optimizer.zero_grad()
+            clock()
+    return model
+
+
+def seed_recipe_unpadded(*arguments):
+    """The same, each batch padded to its own longest text: no logit differs, only the time."""
+    return seed_recipe(*arguments, padding=True)
+
+
+class Clock(TrainerCallback):
+    """Calls the clock of a recipe after each step of `Trainer`."""
+
+    def __init__(self, clock):
+        self.clock = clock
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.clock()
+
+
+def train_with_trainer(task, model, rows, batches, clock, **arguments):
+    """Train with `Trainer`, in the order of `batches` if given."""
+    if batches is not None:
+        rows = rows.select([row for batch in batches for row in batch])
+        arguments |= {"train_sampling_strategy": "sequential"}
+        arguments |= {"per_device_train_batch_size": len(batches[0])}
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(
+            model=model,
+            args=TrainingArguments(
+                output_dir=folder,
+                report_to="none",
+                save_strategy="no",
+                use_cpu=task.device.type == "cpu",
+                seed=task.seed,
+                **arguments,
+            ),
+            train_dataset=rows,
+            processing_class=task.tokenizer,
+            callbacks=[Clock(clock)],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.remove_callback(ProgressCallback)
+        trainer.train()
+    return model
+
+
+def trainer_default(task, rows, batches, num_epochs, clock):
+    """`Trainer` with its defaults: batches of 8, padded to the longest text, 5e-5."""
+    return train_with_trainer(
+        task, new_model(task), rows, batches, clock, num_train_epochs=num_epochs
+    )
+
+
+def trainer_tuned(task, rows, batches, num_epochs, clock):
+    """`Trainer` with all that its arguments and the model's config allow."""
+    model = load_model(task.model_name, task.class_label, 0.0, task.seed)
+    freeze_lower_layers(model, FROZEN_LAYERS)
+    return train_with_trainer(
+        task,
+        model,
+        rows,
+        batches,
+        clock,
+        num_train_epochs=num_epochs,
+        per_device_train_batch_size=task.batch_size,
+        train_sampling_strategy="group_by_length",
+        optim="adamw_torch_fused",
+        learning_rate=1e-4,
+        weight_decay=0.01,
+        warmup_steps=0.1,
+        logging_strategy="no",
+        bf16=task.device.type == "cuda",
+    )
+
+
+def keras_road(task, rows, batches, num_epochs, clock):
+    """Keras on TensorFlow as in chapter 07, with batches grouped by length."""
+    from helpers.keras_road import build_classifier, keras, keras_batches, make_keras_optimizer
+    from helpers.parameters import Settings
+
+    class KerasClock(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            clock()
+
+    classifier = build_classifier(task.model_name, task.class_label.num_classes, task.seed)
+    collator = DataCollatorWithPadding(task.tokenizer)
+    if batches is None:
+        batches = grouped_batches(rows, task, task.batch_size)
+    train_dataloader = DataLoader(rows, batch_sampler=batches, collate_fn=collator)
+    settings = replace(Settings(), num_epochs=num_epochs)
+    classifier.compile(
+        optimizer=make_keras_optimizer(settings, num_epochs * len(train_dataloader)),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=False,
+    )
+    classifier.fit(
+        keras_batches(train_dataloader),
+        epochs=num_epochs,
+        shuffle=False,
+        verbose=0,
+        callbacks=[KerasClock()],
+    )
+    return classifier
+
+
+def ours(task, rows, batches, num_epochs, clock):
+    """The recipe of chapter 08."""
+    model = load_model(task.model_name, task.class_label, 0.0, task.seed)
+    freeze_lower_layers(model, FROZEN_LAYERS)
+    read_first_token_only(model)
+    model.to(task.device)
+    if task.device.type == "cpu":
+        use_fast_dropout(model)
+    if batches is None:
+        batches = token_batches(rows, task)
+    on_gpu = task.device.type == "cuda"
+    train_dataloader = DataLoader(
+        rows,
+        batch_sampler=batches,
+        collate_fn=DataCollatorWithPadding(task.tokenizer),
+        pin_memory=on_gpu,
+    )
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = AdamW(parameter_groups(model, 0.01), lr=1e-4, fused=True)
+    num_training_steps = num_epochs * len(train_dataloader)
+    lr_scheduler = get_scheduler(
+        name="linear",
+        optimizer=optimizer,
+        num_warmup_steps=int(0.1 * num_training_steps),
+        num_training_steps=num_training_steps,
+    )
+    model.train()
+    for _ in range(num_epochs):
+        for batch in train_dataloader:
+            batch = {k: v.to(task.device, non_blocking=True) for k, v in batch.items()}
+            with torch.autocast(task.device.type, torch.bfloat16, enabled=on_gpu):
+                loss = model(**batch).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+            lr_scheduler.step()
+            optimizer.zero_grad()
+            clock()
+    return model
+
+
+def random_batches(rows, task, size=8):
+    """Return the batches of one epoch in random order."""
+    generator = torch.Generator().manual_seed(task.seed)
+    return _cut(torch.randperm(len(rows), generator=generator).tolist(), size)
+
+
+def grouped_batches(rows, task, size=None):
+    """Return the batches of one epoch as the sampler of `Trainer` groups them by length."""
+    generator = torch.Generator().manual_seed(task.seed)
+    size = size or task.batch_size
+    return _cut(list(LengthGroupedSampler(size, lengths=lengths(rows), generator=generator)), size)
+
+
+def token_batches(rows, task):
+    """Return the sampler of our batches: of like length, and of as many tokens each."""
+    generator = torch.Generator().manual_seed(task.seed)
+    return TokenBatchSampler(lengths(rows), task.max_tokens, generator)
+
+
+def lengths(rows):
+    """Return the number of tokens of each row."""
+    return [len(input_ids) for input_ids in rows["input_ids"]]
+
+
+def _cut(order, size):
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+# name: (recipe, its batches of one epoch, how many layers are frozen beside the embeddings)
+RECIPES = {
+    "seed": (seed_recipe, random_batches, None),
+    "trainer": (trainer_default, random_batches, None),
+    "trainer_tuned": (trainer_tuned, grouped_batches, FROZEN_LAYERS),
+    "keras": (keras_road, grouped_batches, None),
+    "ours": (ours, token_batches, FROZEN_LAYERS),
+}

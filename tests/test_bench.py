@@ -1,0 +1,75 @@
+"""The benchmark runs, also without a GPU, and what the README shows is what it measured."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.bench import DATA, RESULTS, choose_batches, last_line, markdown
+
+RESULT_FILES = sorted(RESULTS.glob("*.json"))
+
+
+def dry_run(root, *arguments):
+    command = [sys.executable, "-m", "benchmarks.bench", "--dry-run", "--repeats", "1", *arguments]
+    run = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return run.stdout.splitlines()
+
+
+def pairs(line):
+    return {key: float(value) for key, value in (pair.split("=") for pair in line.split())}
+
+
+def test_a_dry_run_measures_ours_and_its_rival_in_turn(root):
+    lines = dry_run(root, "--data", "rt", "--recipes", "trainer_tuned", "ours")
+    measured = pairs(lines[-1])
+    assert set(measured) == {"rt_vs_trainer", "rt_peak"}
+    assert measured["rt_vs_trainer"] > 0.5
+    assert 0.05 < measured["rt_peak"] < 1.0
+    assert [line.split()[2] for line in lines[:3]] == ["trainer_tuned", "ours", "peak"]
+
+
+def test_the_dry_run_of_the_gpu_benchmark_needs_no_gpu(root):
+    lines = dry_run(root, "--gpu", "--data", "rt-base", "--recipes", "ours")
+    assert 0.05 < pairs(lines[-1])["rt-base_peak"] < 1.0
+
+
+def test_without_a_gpu_the_gpu_benchmark_says_so(root):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    command = [sys.executable, "-m", "benchmarks.bench", "--gpu"]
+    run = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr.strip() == (
+        "there is no GPU here: make bench-gpu ARGS=--dry-run tries the command without one"
+    )
+
+
+def test_batches_are_chosen_from_short_to_long():
+    rows = {"input_ids": [[0] * size for size in range(1, 101)]}
+    batches = [list(range(start, start + 5)) for start in range(0, 100, 5)]
+    assert choose_batches(batches, rows, None) == batches
+    assert choose_batches(batches[::-1], rows, 20) == [batches[i] for i in (2, 7, 12, 17)]
+
+
+@pytest.mark.parametrize("path", RESULT_FILES, ids=lambda path: path.stem)
+def test_the_tables_are_those_of_the_results(path, root):
+    results = json.loads(path.read_text())
+    table = markdown(results)
+    assert path.with_suffix(".md").read_text().strip() == table
+    assert table in (root / "README.md").read_text()
+    assert re.fullmatch(r"([a-z_-]+=[\d.]+ ?)+", last_line(results))
+    assert set(results["speed"]) <= set(DATA)
+    for figures in results["speed"].values():
+        for name, entry in figures.items():
+            if name not in ("peak_gflops", "peaks"):
+                assert len(entry["samples_per_second"]["values"]) == results["repeats"] >= 3
+
+
+def test_there_are_results():
+    assert RESULT_FILES

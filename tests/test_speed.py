@@ -1,0 +1,152 @@
+"""What chapter 08 changes for speed: the same results, the counts that it claims."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import BertConfig, BertForSequenceClassification
+
+from helpers.speed import (
+    FastDropout,
+    TokenBatchSampler,
+    freeze_lower_layers,
+    read_first_token_only,
+    training_flops,
+    use_fast_dropout,
+)
+
+CONFIG = {
+    "vocab_size": 99,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "num_labels": 3,
+}
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return BertForSequenceClassification(BertConfig(**CONFIG))
+
+
+def batch(texts=4, tokens=11, padding=5):
+    mask = torch.ones(texts, tokens, dtype=torch.long)
+    if padding:
+        mask[1, -padding:] = 0
+    generator = torch.Generator().manual_seed(1)
+    input_ids = torch.randint(0, 99, (texts, tokens), generator=generator)
+    return {"input_ids": input_ids, "attention_mask": mask, "labels": torch.arange(texts) % 3}
+
+
+@pytest.mark.parametrize("padding", [0, 5])
+@pytest.mark.parametrize("training", [False, True])
+def test_reading_the_first_token_only_changes_neither_logits_nor_gradients(
+    model, padding, training
+):
+    model.train(training)
+    expected = model(**batch(padding=padding))
+    expected.loss.backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    read_first_token_only(model)
+    outputs = model(**batch(padding=padding))
+    outputs.loss.backward()
+    torch.testing.assert_close(outputs.logits, expected.logits, rtol=0, atol=1e-6)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[name], rtol=0, atol=1e-6, msg=name)
+
+
+def test_what_is_saved_afterwards_is_an_ordinary_bert(model, tmp_path):
+    names = list(model.state_dict())
+    model.eval()
+    expected = model(**batch()).logits
+    read_first_token_only(model)
+    assert list(model.state_dict()) == names
+    assert not model.bert.encoder.layer[-1].training
+    model.save_pretrained(tmp_path)
+    loaded = BertForSequenceClassification.from_pretrained(tmp_path)
+    torch.testing.assert_close(loaded.eval()(**batch()).logits, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("frozen_layers", [None, 0, 1])
+def test_the_flops_are_those_that_torch_counts(model, frozen_layers):
+    model.set_attn_implementation("eager")  # torch does not count the fast path of a CPU
+    read_first_token_only(model)
+    if frozen_layers is not None:
+        freeze_lower_layers(model, frozen_layers)
+    with FlopCounterMode(display=False) as counter:
+        model(**batch(texts=2, tokens=13, padding=0)).loss.backward()
+    assert counter.get_total_flops() == 2 * training_flops(model.config, 13, frozen_layers)
+
+
+def test_what_is_frozen_gets_no_gradient(model):
+    freeze_lower_layers(model, 1)
+    model(**batch()).loss.backward()
+    for name, parameter in model.named_parameters():
+        frozen = "embeddings" in name or "encoder.layer.0." in name
+        assert (parameter.grad is None) == frozen, name
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_fast_dropout_drops_and_scales_as_dropout_does(p):
+    torch.manual_seed(0)
+    x = torch.ones(999, 1001, requires_grad=True)
+    y = FastDropout(p).train()(x)
+    y.sum().backward()
+    dropped = (y == 0).float()
+    # 999,999 decisions: five standard deviations of their mean
+    assert dropped.mean().item() == pytest.approx(p, abs=5 * (p * (1 - p) / 1e6) ** 0.5)
+    assert dropped.mean(dim=0).std().item() == pytest.approx((p * (1 - p) / 999) ** 0.5, rel=0.1)
+    assert y[y != 0].unique().tolist() == pytest.approx([1 / (1 - p)])
+    assert torch.equal(x.grad, y.detach())
+    neighbours = dropped.flatten()
+    together = (neighbours[1:] * neighbours[:-1]).mean().item()
+    assert together == pytest.approx(p * p, abs=5e-3 * p)
+    assert not torch.equal(y, FastDropout(p).train()(x))
+
+
+def test_fast_dropout_does_nothing_in_evaluation_and_replaces_only_dropout(model):
+    model.config.hidden_dropout_prob = 0.1
+    model = BertForSequenceClassification(model.config).eval()
+    before = model(**batch()).logits
+    use_fast_dropout(model)
+    kinds = [type(module) for module in model.modules()]
+    assert FastDropout in kinds
+    assert torch.nn.Dropout not in kinds or all(
+        module.p == 0 for module in model.modules() if isinstance(module, torch.nn.Dropout)
+    )
+    assert torch.equal(model(**batch()).logits, before)
+    model.train()
+    assert not torch.equal(model(**batch()).logits, before)
+
+
+def lengths(rows, seed=0):
+    return torch.randint(3, 60, (rows,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+@pytest.mark.parametrize(("rows", "max_tokens"), [(500, 256), (7, 60), (1, 60), (50, 10)])
+def test_token_batches_hold_every_row_once_and_no_more_tokens_than_asked(rows, max_tokens):
+    size = lengths(rows)
+    sampler = TokenBatchSampler(size, max_tokens, torch.Generator().manual_seed(0))
+    batches = list(sampler)
+    assert len(sampler) == len(batches)
+    assert sorted(row for chosen in batches for row in chosen) == list(range(rows))
+    for chosen in batches:
+        tokens = len(chosen) * max(size[row] for row in chosen)
+        assert tokens <= max_tokens or len(chosen) == 1
+
+
+def test_token_batches_differ_between_epochs_and_come_again_with_the_seed():
+    def epochs(seed):
+        sampler = TokenBatchSampler(lengths(300), 256, torch.Generator().manual_seed(seed))
+        return [list(sampler), list(sampler)]
+
+    first, second = epochs(0)
+    assert first != second
+    assert {frozenset(chosen) for chosen in first} != {frozenset(chosen) for chosen in second}
+    assert epochs(0) == [first, second]
+    assert epochs(1)[0] != first

@@ -38,7 +38,7 @@ class LaunchError(UserError):
 
 
 def make_grouped_dataloader(rows, tokenizer, batch_size, num_processes, seed):
-    """Return a DataLoader in which the batches of one step, one a process, have texts of like length.
+    """Return a DataLoader; the batches of a step, one a process, have texts of like length.
 
     Defined in chapter 09.
     """
@@ -164,7 +164,6 @@ def train_distributed(folder):
     accelerator.unwrap_model(model).save_pretrained(
         folder / "model",
         is_main_process=accelerator.is_main_process,
-        save_function=accelerator.save,
         state_dict=accelerator.get_state_dict(model),
     )
     if accelerator.is_main_process:

@@ -46,6 +46,7 @@ SLOW = {"keras", "keras_hub", "tensorflow"}
 MODEL = "transformers:BertForSequenceClassification"
 # What a name stands for where the code alone does not tell: parameters, loop variables, attributes.
 NAMES = {
+    "attention": ["transformers.models.bert.modeling_bert:BertAttention"],
     "accelerator": ["accelerate:Accelerator"],
     "axes": ["matplotlib.axes:Axes"],
     "backbone": ["keras_hub:models.Backbone"],
@@ -57,6 +58,7 @@ NAMES = {
     "figure": ["matplotlib.figure:Figure"],
     "folder": ["pathlib:Path"],
     "labels": ["numpy:ndarray", "torch:Tensor"],
+    "lengths": ["torch:Tensor"],
     "logits": ["torch:Tensor", "numpy:ndarray"],
     "loss": ["torch:Tensor"],
     "lr_scheduler": ["torch.optim.lr_scheduler:LRScheduler"],
@@ -72,9 +74,11 @@ NAMES = {
     "tokenized_datasets": ["datasets:DatasetDict"],
     "tokenizer": ["transformers:PreTrainedTokenizerBase"],
     "trainer": ["transformers:Trainer"],
+    "v": ["torch:Tensor"],
 }
 # What a call returns where the library does not say so itself.
 RETURNS = {
+    "accelerate:Accelerator.unwrap_model": [MODEL],
     "evaluate:combine": ["evaluate:CombinedEvaluations"],
     "evaluate:load": ["evaluate:EvaluationModule"],
     "keras:models.load_model": ["keras:Model"],

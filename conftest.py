@@ -92,12 +92,12 @@ def smoke_run(tmp_path_factory):
     command = [sys.executable, "-m", "helpers.runner", "-f", "parameters/smoke.yaml"]
     command += ["-p", "run_dir", str(folder)]
     cut_off = (
-        subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode == 0
+        subprocess.run(["unshare", "-rnu", "true"], capture_output=True).returncode == 0
         if os.name == "posix"
         else False
     )
     if cut_off:
-        command = ["unshare", "-rn", sys.executable, "tests/with_loopback.py", *command]
+        command = ["unshare", "-rnu", sys.executable, "tests/with_loopback.py", *command]
     environment = {**os.environ, **STRICT}
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     return folder, run, cut_off

@@ -1,7 +1,7 @@
 """Bring up the loopback interface of a new network namespace, then run the command.
 
-`unshare -rn python tests/with_loopback.py COMMAND …` cuts a command off from every network but its own
-processes.
+`unshare -rnu python tests/with_loopback.py COMMAND …` cuts a command off from every network but its own
+processes. The machine's name means nothing to it either, as on many a laptop in a strange network.
 """
 
 import fcntl
@@ -17,4 +17,5 @@ if __name__ == "__main__":
         request = struct.pack("16sh", b"lo", 0)
         flags = struct.unpack("16sh", fcntl.ioctl(any_socket, SIOCGIFFLAGS, request)[:18])[1]
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh", b"lo", flags | IFF_UP))
+    socket.sethostname("name-that-nobody-knows")
     os.execvp(sys.argv[1], sys.argv[1:])

@@ -1,7 +1,8 @@
 """The roads side by side: the same start, the same batches, each road in a process of its own.
 
 Dropout is off, and all have the GELU that KerasHub has, so nothing but the road can differ.
-Chapters 06 and 07 show what `measure_roads` returns; tests/test_roads.py holds it to its bounds.
+Chapter 06 shows what `measure_roads` returns, chapter 07 what `get_roads` does; tests/test_roads.py
+holds the figures to their bounds.
 """
 
 import argparse
@@ -26,7 +27,15 @@ from transformers import (
 from helpers.batches import make_dataloader, to_model_inputs
 from helpers.data import prepare_data
 from helpers.parameters import Settings
-from helpers.runs import HELPERS, peak_memory_mib
+from helpers.runs import (
+    HELPERS,
+    MODEL_PARAMETERS,
+    made_by,
+    peak_memory_mib,
+    read_metrics,
+    run_folder,
+    write_json,
+)
 from helpers.sources import find_model
 from helpers.start_tensorflow import check_installed
 from helpers.training import (
@@ -40,6 +49,9 @@ from helpers.training import (
 
 # Steps that are left out of the speed: the first ones build graphs and warm caches up.
 WARM_UP = 5
+
+# The roads of chapter 06: what it measured, chapter 07 need not measure again.
+KEPT = ("PyTorch", "Trainer")
 
 # What a road consists of, from tokenized rows to the best model on disk: {file: functions}.
 CODE = {
@@ -99,7 +111,30 @@ def measure_roads(settings, roads, num_steps=20):
             if done.returncode:
                 raise RuntimeError(f"the road {road} failed:\n{done.stderr[-2000:]}")
             measured[road] = json.loads(done.stdout.splitlines()[-1])
+    file, stamp = _kept(settings, num_steps)
+    kept = {
+        road: {"made_by": stamp, "figures": measured[road]} for road in KEPT if road in measured
+    }
+    write_json(file, read_metrics(file) | kept)
     return measured
+
+
+def get_roads(settings, roads, num_steps=20):
+    """Return what `measure_roads` returns, of some roads as it last measured them in `run_dir`."""
+    file, stamp = _kept(settings, num_steps)
+    kept = {
+        road: entry["figures"]
+        for road, entry in read_metrics(file).items()
+        if road in roads and entry["made_by"] == stamp
+    }
+    missing = [road for road in roads if road not in kept]
+    measured = kept | (measure_roads(settings, missing, num_steps) if missing else {})
+    return {road: measured[road] for road in roads}
+
+
+def _kept(settings, num_steps):
+    stamp = made_by(settings, MODEL_PARAMETERS)
+    return run_folder(settings) / "roads.json", {**stamp, "num_steps": num_steps}
 
 
 def largest_difference(measured, figure="losses"):

@@ -95,6 +95,24 @@ def test_speed_and_memory_are_those_of_each_process(measured):
     assert measured["Keras"]["peak_memory_mib"] > measured["PyTorch"]["peak_memory_mib"]
 
 
+def test_what_was_measured_is_taken_from_the_run_folder_if_the_settings_are_the_same(
+    settings, measured, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(
+        roads,
+        "measure_roads",
+        lambda _, names, steps: asked.append((names, steps)) or dict.fromkeys(names, "new"),
+    )
+    kept = {road: measured[road] for road in ("PyTorch", "Trainer")}
+    assert roads.get_roads(settings, ["PyTorch", "Trainer"], NUM_STEPS) == kept
+    assert asked == []
+    assert roads.get_roads(settings, list(roads.CODE), NUM_STEPS) == {**kept, "Keras": "new"}
+    roads.get_roads(replace(settings, learning_rate=1e-3), ["Trainer"], NUM_STEPS)
+    roads.get_roads(settings, ["Trainer"], NUM_STEPS + 1)
+    assert asked == [(["Keras"], NUM_STEPS), (["Trainer"], NUM_STEPS), (["Trainer"], NUM_STEPS + 1)]
+
+
 def test_a_road_that_fails_says_why(settings):
     with pytest.raises(RuntimeError, match="the road PyTorch failed:(?s:.*)device 'cuda:7'"):
         roads.measure_roads(replace(settings, device="cuda:7"), ["PyTorch"], 1)

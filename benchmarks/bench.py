@@ -241,12 +241,13 @@ def bench_speed(kind, device, names, datasets, repeats):
     return speed
 
 
-def bench_accuracy(results, device, names, path):
+def bench_accuracy(results, device, names, datasets, path):
     """Measure the accuracy of each recipe with each seed, and add it to `path`.
 
     What stands there already is not measured again: the runs take hours and may be broken off.
     """
-    for data in results["speed"]:
+    for data in datasets:
+        prepare_data(DATA[data])
         for seed in SEEDS:
             for name in names:
                 values = results["accuracy"].setdefault(data, {}).setdefault(name, {})
@@ -320,6 +321,9 @@ def main(arguments=None):
     parser.add_argument(
         "--quick", action="store_true", help="speed alone, on fewer rows: within 25 minutes"
     )
+    parser.add_argument(
+        "--accuracy", action="store_true", help="accuracy alone, what the results lack of it"
+    )
     parser.add_argument("--gpu", action="store_true", help="on a GPU, with BERT-base too")
     parser.add_argument(
         "--dry-run", action="store_true", help="a few rows on the processor, nothing is written"
@@ -356,13 +360,20 @@ def main(arguments=None):
         kind = "dry"
     path = RESULTS / f"{re.sub(r'[^a-z0-9]+', '-', machine(device).lower()).strip('-')}.json"
     results = {"machine": machine(device), "kind": kind, "repeats": arguments.repeats}
-    results["speed"] = bench_speed(kind, device, names, datasets, arguments.repeats)
-    results["accuracy"] = json.loads(path.read_text())["accuracy"] if path.is_file() else {}
+    old = json.loads(path.read_text()) if path.is_file() else {"accuracy": {}}
+    if arguments.accuracy:
+        if "speed" not in old:
+            sys.exit(f"{path} has no speeds yet: measure them first, with --quick")
+        results = old
+    else:
+        results["speed"] = bench_speed(kind, device, names, datasets, arguments.repeats)
+        results["accuracy"] = old["accuracy"]
     if not arguments.dry_run:
         RESULTS.mkdir(exist_ok=True)
         write_json(path, results)
         if kind == "full":
-            bench_accuracy(results, device, [n for n in names if n in WITH_ACCURACY], path)
+            names = [name for name in names if name in WITH_ACCURACY]
+            bench_accuracy(results, device, names, datasets, path)
         path.with_suffix(".md").write_text(markdown(results) + "\n", encoding="utf-8")
     print("\n" + markdown(results) + "\n")
     print(last_line(results))

@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 LAB := $(VENV)/.lab
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet --constraint $(CONSTRAINTS)
 
-.PHONY: help setup run test lowest lab lint refresh ranges accuracies bench bench-gpu bench-data clean
+.PHONY: help setup run test lowest lab lint refresh ranges accuracies overhead bench bench-gpu bench-data clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ ranges: $(READY) ## measure the interval of each figure over several seeds (help
 
 accuracies: $(READY) ## measure the accuracy of the three roads over several seeds (helpers/accuracies.json)
 	$(BIN)/python -m helpers.maintenance accuracies
+
+overhead: $(READY) ## what the chapters of the last make run cost beside their work: kernels and imports
+	$(BIN)/python -m helpers.maintenance overhead
 
 bench: $(READY) ## speed and accuracy of every way to train; ARGS=--quick measures speed alone, in 25 minutes
 	$(BIN)/python -m benchmarks.bench $(ARGS)

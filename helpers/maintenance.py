@@ -5,14 +5,17 @@ its outputs into notebooks/. `python -m helpers.maintenance ranges` runs chapter
 seeds and writes the interval of each figure to helpers/expected.json; refresh afterwards.
 `python -m helpers.maintenance accuracies` trains on all three roads with more seeds and writes their
 accuracies to helpers/accuracies.json.
+`python -m helpers.maintenance overhead` prints what the chapters of the last `make run` cost beside their work.
 `python -m helpers.maintenance lowest` prints the lowest versions of pyproject.toml, for pip.
 """
 
 import argparse
+import ast
 import base64
 import json
 import re
 import statistics
+import subprocess
 import sys
 import tomllib
 
@@ -143,10 +146,42 @@ def lowest():
     return [re.sub("[>=]=", "==", line) for line in lines]
 
 
+def overhead(folder):
+    """Return what each chapter of the run in `folder` cost beside its work.
+
+    {chapter: (seconds in all, seconds to start and stop the kernel, seconds to import what its
+    cells import)}. The imports are measured now, in a fresh process for each chapter.
+    """
+    costs = {}
+    for path in all_chapters():
+        notebook = nbformat.read(folder / path.name, as_version=4)
+        cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        code = (line for cell in cells for line in f"{cell.source}\n".splitlines(keepends=True))
+        nodes = ast.walk(ast.parse("".join(line for line in code if "%pip" not in line)))
+        imports = [ast.unparse(n) for n in nodes if isinstance(n, (ast.Import, ast.ImportFrom))]
+        timed = ["from time import perf_counter", "start = perf_counter()", *imports]
+        command = [sys.executable, "-c", "\n".join([*timed, "print(perf_counter() - start)"])]
+        seconds = notebook.metadata.papermill.duration
+        kernel = seconds - sum(cell.metadata.papermill.duration for cell in cells)
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        costs[path.stem] = seconds, kernel, float(done.stdout.splitlines()[-1])
+    return costs
+
+
+def print_overhead(costs):
+    """Print the table of `overhead`."""
+    print(f"{'chapter':<26}{'seconds':>9}{'kernel':>9}{'imports':>9}{'together':>9}")
+    totals = [sum(column) for column in zip(*costs.values(), strict=True)]
+    for chapter, (seconds, kernel, imports) in {**costs, "all": totals}.items():
+        print(f"{chapter:<26}{seconds:>9.1f}{kernel:>9.1f}{imports:>9.1f}{kernel + imports:>9.1f}")
+
+
 def main(arguments=None):
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m helpers.maintenance", description=__doc__)
-    parser.add_argument("command", choices=("refresh", "ranges", "accuracies", "lowest"))
+    parser.add_argument(
+        "command", choices=("refresh", "ranges", "accuracies", "overhead", "lowest")
+    )
     parser.add_argument(
         "--seeds", type=json.loads, help="JSON list of seeds for ranges and accuracies"
     )
@@ -157,6 +192,8 @@ def main(arguments=None):
         measure_ranges(arguments.seeds or SEEDS)
     elif arguments.command == "accuracies":
         measure_accuracies(arguments.seeds or MORE_SEEDS)
+    elif arguments.command == "overhead":
+        print_overhead(overhead(run_folder(Settings())))
     else:
         print("\n".join(lowest()))
 

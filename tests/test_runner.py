@@ -7,7 +7,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from conftest import SMOKE
-from helpers import runner
+from helpers import maintenance, runner
 from helpers.data import load_from_disk, prepare_data
 from helpers.errors import UserError
 from helpers.parameters import check_values, parameters_cell
@@ -195,6 +195,15 @@ def test_later_chapters_take_what_earlier_ones_made(smoke_run):
         cells = nbformat.read(folder / f"{chapter}.ipynb", as_version=4).cells
         (cell,) = [cell for cell in cells if cell.id == cell_id]
         assert cell.outputs == [], chapter
+
+
+def test_the_overhead_of_a_chapter_is_a_part_of_its_time(smoke_run, monkeypatch):
+    folder, _, _ = smoke_run
+    monkeypatch.setattr(maintenance, "all_chapters", lambda: all_chapters()[:1])
+    ((chapter, (seconds, kernel, imports)),) = maintenance.overhead(folder).items()
+    assert chapter == "01_prepare_data"
+    assert 0.3 < kernel < seconds
+    assert imports > 0.3
 
 
 def test_chapter_01_makes_what_the_helper_makes(smoke_run, tmp_path):

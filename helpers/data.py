@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import datasets
@@ -122,12 +123,11 @@ def tokenize_parts(dataset, tokenizer, max_length, folder):
         for end in [min(start + ROWS_A_PART, rows.num_rows)]
     }
     tokenized = {name: [] for name in dataset}
-    with tqdm(
-        total=sum(dataset.num_rows.values()),
-        desc="tokenizing",
-        unit=" rows",
-        disable=len(parts) == len(dataset) or all(file.exists() for file in parts),
-    ) as progress_bar:
+    several = len(parts) > len(dataset) and not all(file.exists() for file in parts)
+    progress_bar = tqdm(
+        total=sum(dataset.num_rows.values()), desc="tokenizing", unit=" rows", disable=not several
+    )
+    with progress_bar, _no_bars_inside(several):
         for file, (name, rows) in parts.items():
             # The name stands for what is in the file; the hash of a tokenizer changes with its use.
             tokenized[name].append(
@@ -141,6 +141,18 @@ def tokenize_parts(dataset, tokenizer, max_length, folder):
             )
             progress_bar.update(rows.num_rows)
     return DatasetDict({name: concatenate_datasets(rows) for name, rows in tokenized.items()})
+
+
+@contextmanager
+def _no_bars_inside(several):
+    hidden = datasets.are_progress_bars_disabled()
+    if several:
+        datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not hidden:
+            datasets.enable_progress_bars()
 
 
 def parts_folder(settings):

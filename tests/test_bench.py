@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.bench import DATA, RESULTS, choose_batches, last_line, markdown
 
-RESULT_FILES = sorted(RESULTS.glob("*.json"))
+RESULT_FILES = sorted(path.with_suffix(".json") for path in RESULTS.glob("*.md"))
 
 
 def dry_run(root, *arguments):
@@ -73,3 +73,13 @@ def test_the_tables_are_those_of_the_results(path, root):
 
 def test_there_are_results():
     assert RESULT_FILES
+
+
+def test_the_readme_has_the_figures_of_preparing_data(root):
+    readme = (root / "README.md").read_text()
+    results = json.loads((RESULTS / "prepare.json").read_text())
+    assert results["large"]["rows_a_second"] >= results["small"]["rows_a_second"]
+    assert results["large"]["peak_memory_mib"] < 3 * 1024
+    figures = [results[name]["rows_a_second"] for name in ("large", "small")]
+    figures += [results[f"tokenizing_{way}"]["rows_a_core_second"] for way in ("ours", "map")]
+    assert all(f"{figure:,}" in readme for figure in figures)

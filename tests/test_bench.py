@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +11,19 @@ import pytest
 from benchmarks.bench import DATA, RESULTS, choose_batches, last_line, markdown
 
 RESULT_FILES = sorted(path.with_suffix(".json") for path in RESULTS.glob("*.md"))
+
+# One process: all of them use one folder.
+pytestmark = pytest.mark.xdist_group("bench")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def leave_nothing_behind(root):
+    """A dry run writes a model of half a gigabyte."""
+    folder = root / "runs" / "bench"
+    there = folder.exists()
+    yield
+    if not there:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def dry_run(root, *arguments):

@@ -318,14 +318,15 @@ def last_line(results):
 def main(arguments=None):
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__)
-    parser.add_argument(
+    parser.add_argument("--gpu", action="store_true", help="on a GPU, with BERT-base too")
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument(
         "--quick", action="store_true", help="speed alone, on fewer rows: within 25 minutes"
     )
-    parser.add_argument(
+    part.add_argument(
         "--accuracy", action="store_true", help="accuracy alone, what the results lack of it"
     )
-    parser.add_argument("--gpu", action="store_true", help="on a GPU, with BERT-base too")
-    parser.add_argument(
+    part.add_argument(
         "--dry-run", action="store_true", help="a few rows on the processor, nothing is written"
     )
     parser.add_argument("--repeats", type=int, default=3, help="interleaved repeats; default 3")
@@ -371,7 +372,7 @@ def main(arguments=None):
     if not arguments.dry_run:
         RESULTS.mkdir(exist_ok=True)
         write_json(path, results)
-        if kind == "full":
+        if kind == "full" or arguments.accuracy:
             names = [name for name in names if name in WITH_ACCURACY]
             bench_accuracy(results, device, names, datasets, path)
         path.with_suffix(".md").write_text(markdown(results) + "\n", encoding="utf-8")

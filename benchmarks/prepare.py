@@ -74,7 +74,7 @@ def measure_tokenizing(path, way):
     tokenizer = AutoTokenizer.from_pretrained(find_model(Settings().model_name))
     dataset = DatasetDict(train=load_dataset("csv", data_files=str(path), split="train"))
     start, before = time.perf_counter(), os.times()
-    if way.name == "map":
+    if way == "map":
         dataset.map(
             lambda batch: tokenizer(batch["text"], truncation=True, max_length=512), batched=True
         )
@@ -120,7 +120,8 @@ def main(arguments=None):
         measure_one(*map(Path, arguments.one))
         return
     if arguments.tokenize:
-        measure_tokenizing(*map(Path, arguments.tokenize))
+        path, way = arguments.tokenize
+        measure_tokenizing(Path(path), way)
         return
     results = {"cores": os.cpu_count()}
     with tempfile.TemporaryDirectory(prefix="bench-data-") as folder:

@@ -47,7 +47,7 @@ class Task:
     max_length: int
     device: torch.device
     seed: int
-    max_tokens: int  # of a batch of ours; the others have as many texts a step on average
+    max_tokens: int  # of a batch of ours; the others have about as many texts a step
     batch_size: int
 
 

@@ -120,7 +120,10 @@ def measure_roads(settings, roads, num_steps=20):
 
 
 def get_roads(settings, roads, num_steps=20):
-    """Return what `measure_roads` returns, of some roads as it last measured them in `run_dir`."""
+    """Return what `measure_roads` returns; take from `run_dir` what was measured there before.
+
+    Only what was measured with the same settings, and never Keras.
+    """
     file, stamp = _kept(settings, num_steps)
     kept = {
         road: entry["figures"]

@@ -100,7 +100,7 @@ def test_a_killed_process_ends_the_job_with_an_error(smoke, tmp_path):
         time.sleep(5)
         assert job.poll() is None
         os.kill(workers[1], signal.SIGKILL)
-        assert job.wait(timeout=300) != 0
+        assert job.wait(timeout=60) != 0
         assert not any(psutil.pid_exists(pid) for pid in workers)
     finally:
         for process in (

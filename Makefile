@@ -33,7 +33,7 @@ run: $(READY) ## run all chapters; make run PARAMETERS=parameters/smoke.yaml is 
 
 test: $(READY) ## all tests, and all chapters against their stored outputs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup tests
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 600 --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
 
 lowest: $(READY) ## the same tests with the lowest versions that pyproject.toml allows, in .venv-lowest
 	@mkdir -p $(LOWEST)

@@ -39,10 +39,12 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Print what tests measured with `record_property`."""
+    """Print what tests measured with `record_property`, and why a known fault has shown."""
     for report in terminalreporter.stats.get("passed", []):
         for name, value in report.user_properties:
             terminalreporter.write_line(f"{name}: {value:.2g}")
+    for report in terminalreporter.stats.get("xfailed", []):
+        terminalreporter.write_line(f"{report.nodeid}: {report.wasxfail}")
 
 
 @pytest.fixture(scope="session")

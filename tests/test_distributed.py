@@ -1,13 +1,17 @@
 """The loop in two processes: the same weights, every row counted once, no hang when one dies."""
 
+import contextlib
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import nbformat
 import psutil
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
@@ -20,10 +24,12 @@ from helpers.distributed import (
     launch_command,
     write_settings,
 )
+from helpers.runner import all_chapters
 from helpers.runs import HELPERS
 
 # One process: each uses both cores anyway, and two jobs at once would share a port.
 pytestmark = pytest.mark.xdist_group("distributed")
+ROOT = HELPERS.parent
 CONFIGS = sorted((HELPERS / "launch").glob("*.yaml"))
 
 
@@ -109,6 +115,58 @@ def test_a_killed_process_ends_the_job_with_an_error(smoke, tmp_path):
             process.kill()
         job.kill()
     assert not (tmp_path / "metrics.json").exists()
+
+
+def test_the_launch_from_a_notebook_ends_with_all_cores(tmp_path):
+    """Chapter 09 up to its launch under nbval, with as many threads as there are cores.
+
+    On one machine it did not end, for a reason not found, so `make test` leaves that cell out. Where
+    this happens the test says where each process stands.
+    """
+    notebook = nbformat.read(all_chapters()[8], as_version=4)
+    names = [cell.id for cell in notebook.cells]
+    del notebook.cells[names.index("launch-from-notebook") + 1 :]
+    for cell in notebook.cells:
+        cell.metadata.pop("tags", None)
+        cell.source = cell.source.replace('"runs/default"', repr(str(tmp_path / "run")))
+    nbformat.write(notebook, tmp_path / "launch.ipynb")
+    command = [sys.executable, "-m", "pytest", "-s", "-p", "conftest", "--rootdir", tmp_path]
+    command += ["--nbval-lax", "--nbval-current-env", tmp_path / "launch.ipynb"]
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    with Path(tmp_path, "log").open("w+") as log:
+        run = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+        try:
+            run.wait(timeout=300)
+        except subprocess.TimeoutExpired:
+            pytest.xfail("the launch did not end within 5 minutes\n" + where_all_stand(run, log))
+        log.seek(0)
+        assert run.returncode == 0, log.read()[-3000:]
+    assert (tmp_path / "run" / "distributed" / "from-notebook" / "metrics.json").exists()
+
+
+def where_all_stand(run, log):
+    """Return the stacks of all processes that `run` has started, by gdb and faulthandler; end them."""
+    processes = [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]
+    said = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            command = " ".join(process.cmdline())[-100:]
+            said.append(f"{process.pid}, child of {process.ppid()}, {process.status()}: {command}")
+            if shutil.which("gdb"):
+                ask = ["gdb", "-p", str(process.pid), "-batch", "-ex", "thread apply all bt 9"]
+                stacks = subprocess.run(ask, capture_output=True, text=True, timeout=60).stdout
+                for stack in stacks.split("\nThread ")[1:]:
+                    said.append(
+                        " < ".join(re.findall(r"^#\d+ +(?:0x\w+ in )?([\w:.]+)", stack, re.M))
+                    )
+    for end in (signal.SIGABRT, signal.SIGKILL):  # faulthandler writes to the log at the first
+        for process in reversed(processes):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(end)
+        psutil.wait_procs(processes, timeout=10)
+    run.kill()
+    log.seek(0)
+    return "\n".join([*said, log.read()[-6000:]])
 
 
 def wait_for_workers(pid, number, seconds=300):

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import datasets
+import pandas as pd
 from datasets import ClassLabel, DatasetDict, concatenate_datasets, load_dataset, load_from_disk
 from tqdm.auto import tqdm
 from transformers import AutoTokenizer
@@ -35,7 +36,8 @@ def clean(dataset, text_column, label_column):
         for row, (text, label) in enumerate(columns):
             text = str(text or "").strip()
             number = hash(text)  # takes less memory than the text
-            if text != "" and label is not None and number not in seen:
+            labelled = not pd.isna(label) and str(label).strip() != ""
+            if text != "" and labelled and number not in seen:
                 seen.add(number)
                 kept.append(row)
         cleaned[name] = dataset[name].select(kept)
@@ -51,7 +53,7 @@ def encode_labels(dataset, label_names=None):
     if isinstance(dataset["train"].features["label"], ClassLabel):
         return dataset
     values = sorted(set().union(*(rows["label"] for rows in dataset.values())))
-    names = list(label_names or map(str, values))
+    names = list(label_names or (str(int(v) if isinstance(v, float) else v) for v in values))
     encoded = dataset.map(lambda label: {"label": values.index(label)}, input_columns="label")
     return encoded.cast_column("label", ClassLabel(names=names))
 

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from helpers.errors import UserError
 from helpers.sources import (
-    count_texts,
     find_dataset,
     find_model,
     local_model,
@@ -88,9 +87,10 @@ def parameters_cell():
     return "\n".join(lines)
 
 
-def check_values(values):
+def check_values(values, with_rows=True):
     """Return Settings for `values` (name -> value); names that are left out keep their default.
 
+    with_rows: look at the rows of the data set too
     Raises ParameterError, or SourceError for a model or data set that is not there.
     Reads a packaged or local data file to count its rows; imports nothing heavier than pandas,
     and asks no network: what lies on the Hub is checked by `read_parameters`.
@@ -106,6 +106,8 @@ def check_values(values):
     }
     settings = Settings(**values)
     _check_together(settings)
+    if with_rows and not split_hub_name(settings.dataset_name):
+        _check_rows(settings)
     return settings
 
 
@@ -127,14 +129,22 @@ def read_parameters(namespace):
     _quiet_libraries()  # before the check imports one of them
     settings = check_values({name: namespace[name] for name in PARAMETERS})
     _fetch_from_hub(settings)
+    if not split_hub_name(settings.dataset_name) and find_dataset(settings.dataset_name).note:
+        print(find_dataset(settings.dataset_name).note)
     return settings
 
 
-def split_sizes(num_texts):
-    """Return the numbers of rows (train, validation, test) that chapter 01 makes of one file."""
-    num_test = math.ceil(num_texts * HELD_OUT)
-    num_validation = math.ceil((num_texts - num_test) * HELD_OUT)
-    return num_texts - num_test - num_validation, num_validation, num_test
+def all_sizes(sizes):
+    """Return (train, validation, test) rows, when chapter 01 has made the splits that are missing.
+
+    sizes: rows of each split that the data set brings
+    """
+    sizes = dict(sizes)
+    for name in ("test", "validation"):
+        if name not in sizes:
+            sizes[name] = math.ceil(sizes["train"] * HELD_OUT)
+            sizes["train"] -= sizes[name]
+    return sizes["train"], sizes["validation"], sizes["test"]
 
 
 def _assigned_names(namespace):
@@ -232,9 +242,15 @@ def _check_together(settings):
     find_dataset(settings.dataset_name)
     local_model(settings.model_name)
     _check_max_length(settings)
-    num_texts = count_texts(settings.dataset_name, (settings.text_column, settings.label_column))
-    if num_texts is not None:
-        check_enough_rows(settings, *split_sizes(num_texts))
+
+
+def _check_rows(settings):
+    """Read a data set and see that its rows will do."""
+    from helpers.check import read_rows, usable_rows  # pandas, when the rest is known to be right
+
+    _quiet_libraries()
+    sizes = {name: len(rows) for name, rows in usable_rows(read_rows(settings)).items()}
+    check_enough_rows(settings, *all_sizes(sizes))
 
 
 def _check_max_length(settings):
@@ -258,13 +274,7 @@ def _fetch_from_hub(settings):
         from helpers.data import check_columns  # heavy, so not before the download is here
 
         check_columns(dataset, settings)
-        # Repeated and blank texts still count here: chapter 01 may find fewer rows, never more.
-        sizes = {name: rows.num_rows for name, rows in dataset.items()}
-        for name in ("test", "validation"):
-            if name not in sizes:
-                sizes[name] = math.ceil(sizes["train"] * HELD_OUT)
-                sizes["train"] -= sizes[name]
-        check_enough_rows(settings, sizes["train"], sizes["validation"], sizes["test"])
+        _check_rows(settings)
 
 
 def check_enough_rows(settings, num_train, num_validation, num_test):

@@ -18,7 +18,7 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
 from helpers.errors import UserError
-from helpers.parameters import ParameterError, check_values
+from helpers.parameters import ParameterError, all_sizes, check_enough_rows, check_values
 from helpers.runs import read_metrics, run_folder, write_json
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
@@ -181,6 +181,9 @@ def _read_arguments(arguments):
         "--name",
         help="name of the run: results go to runs/NAME (default: the file's name, or default)",
     )
+    parser.add_argument(
+        "--check", action="store_true", help="look through the data set, and run no chapter"
+    )
     return parser.parse_args(arguments)
 
 
@@ -219,11 +222,23 @@ def _choose(names):
     return chapters or all_chapters()
 
 
+def _check(parameters):
+    from helpers.check import check_dataset
+
+    settings = check_values(parameters, with_rows=False)
+    report = check_dataset(settings)
+    print(report)
+    check_enough_rows(settings, *all_sizes(report.splits["usable"]))
+    return 0
+
+
 def main(arguments=None):
     """Command line. Returns the exit status: 0, or 1 after one message on stderr."""
     arguments = _read_arguments(arguments)
     try:
         parameters = _read_parameters(arguments)
+        if arguments.check:
+            return _check(parameters)
         metrics = run_chapters(_choose(arguments.chapters), parameters)
     except UserError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

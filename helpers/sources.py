@@ -4,9 +4,12 @@ Imports nothing heavy, so that parameters can be checked before torch and
 transformers are loaded, and asks no network before `find_model` has to.
 """
 
+import codecs
+import csv
 import json
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,12 +28,14 @@ class DatasetSource:
     options: its keyword arguments
     only: value of the column `source` whose rows belong to this data set; None keeps all rows
     label_names: names of the classes 0, 1, ... where the file holds numbers alone
+    note: what a reader should know of how the file is read, in one line; empty if nothing
     """
 
     path: str
     options: dict = field(default_factory=dict)
     only: str | None = None
     label_names: tuple[str, ...] | None = None
+    note: str = ""
 
 
 # Hub id -> (package that carries it, folder in that package)
@@ -49,13 +54,15 @@ PACKAGED_DATASETS = {
     "stanfordnlp/imdb": (*REVIEWS, "imdb", ("negative", "positive")),
 }
 
-BUILDERS = {
-    ".csv": ("csv", {}),
-    ".tsv": ("csv", {"sep": "\t"}),
-    ".json": ("json", {}),
-    ".jsonl": ("json", {}),
-    ".parquet": ("parquet", {}),
-}
+BUILDERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+# Longer marks first: that of UTF-32 begins like that of UTF-16.
+BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
 # owner/name, or owner/name@revision: a branch, a tag or a commit hash
 HUB_ID = re.compile(r"(?P<id>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w.-]+(/[\w.-]+)*))?")
@@ -110,6 +117,9 @@ def local_model(model_name):
 def find_dataset(dataset_name):
     """Return the DatasetSource of this name.
 
+    A CSV file may be in UTF-8, in UTF-16 or UTF-32 with a byte order mark, or else is read as
+    Western European (cp1252), and its fields may end in commas, semicolons or tabs.
+
     Raises SourceError if the name is a path where nothing lies, a kind of file
     that cannot be read, or if the package that should carry it is not installed.
     """
@@ -120,65 +130,120 @@ def find_dataset(dataset_name):
         )
     path = Path(dataset_name).expanduser()
     if path.is_file():
-        if path.suffix not in BUILDERS:
+        if path.suffix.lower() not in BUILDERS:
             raise SourceError(
                 f"dataset_name: {dataset_name!r} must end in one of {', '.join(BUILDERS)}"
             )
-        builder, options = BUILDERS[path.suffix]
-        return DatasetSource(builder, {"data_files": str(path), **options})
+        options, note = _reading_options(path)
+        return DatasetSource(
+            BUILDERS[path.suffix.lower()], {"data_files": str(path), **options}, note=note
+        )
     if path.is_dir():
-        return DatasetSource(str(path))
+        return _find_dataset_in_folder(path, dataset_name)
     _refuse_unless_hub_id("dataset_name", dataset_name)
     hub_id, revision = split_hub_name(dataset_name)
     return DatasetSource(hub_id, {"revision": revision} if revision else {})
 
 
-def count_texts(dataset_name, columns):
-    """Return how many different, non-blank texts a packaged or local file holds, else None.
+def _find_dataset_in_folder(folder, dataset_name):
+    """Return the DatasetSource of files named after their splits, or of what `save_to_disk` wrote."""
+    splits = [folder] if (folder / "state.json").is_file() else []
+    if (folder / "dataset_dict.json").is_file():
+        splits = sorted(state.parent for state in folder.glob("*/state.json"))
+    if splits:
+        files = {
+            "train" if split == folder else split.name: [
+                str(split / file["filename"])
+                for file in json.loads((split / "state.json").read_text("utf-8"))["_data_files"]
+            ]
+            for split in splits
+        }
+        return DatasetSource("arrow", {"data_files": files})
+    files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in BUILDERS]
+    if not files:
+        raise SourceError(
+            f"dataset_name: the folder {dataset_name!r} holds no file that ends in {', '.join(BUILDERS)}"
+        )
+    readings = {file: _reading_options(file) for file in files}
+    (first, (options, note)), *others = readings.items()
+    if all(reading == ({}, "") for reading in readings.values()):
+        return DatasetSource(str(folder))
+    for file, (other, _) in others:
+        if other != options or BUILDERS[file.suffix.lower()] != BUILDERS[first.suffix.lower()]:
+            raise SourceError(
+                f"dataset_name: {first.name} and {file.name} in {dataset_name!r} differ in kind, encoding or"
+                " separator; save all as CSV in UTF-8 with commas"
+            )
+    return DatasetSource(
+        BUILDERS[first.suffix.lower()], {"data_dir": str(folder), **options}, note=note
+    )
 
-    columns: the names of the text column and the label column
-    Chapter 01 keeps exactly these rows (rows without a label come off there).
-    None means that only loading can tell: a folder or a Hub id.
 
-    Raises SourceError if the file cannot be read or lacks one of the columns.
+def _reading_options(path):
+    """Return (what `load_dataset` has to know to read the file, a note for its reader)."""
+    builder = BUILDERS[path.suffix.lower()]
+    if builder == "parquet":
+        return {}, ""
+    encoding, line = _encoding(str(path), path.stat().st_mtime_ns)
+    if builder == "json":
+        if encoding not in ("utf-8", "utf-8-sig"):
+            where = f" (line {line})" if line else ""
+            raise SourceError(
+                f"dataset_name: {path.name} is not in UTF-8{where}, as JSON has to be; save it as UTF-8"
+            )
+        return ({"encoding": encoding} if encoding != "utf-8" else {}), ""
+    options = {"sep": "\t"} if path.suffix.lower() == ".tsv" else {}
+    with open(path, encoding=encoding, newline="") as file:
+        header = next(csv.reader([file.readline(1_000_000)]), [])
+    if len(header) == 1 and not options:
+        separator = max(";\t|", key=header[0].count)
+        options = {"sep": separator} if separator in header[0] else {}
+    if encoding != "utf-8":
+        options["encoding"] = encoding
+    if line is None:
+        return options, ""
+    name = "Western European (cp1252)" if encoding == "cp1252" else "Latin-1"
+    note = f"{path.name} is not in UTF-8 (line {line}): read as {name}; if that is wrong, save it as UTF-8"
+    return options, note
+
+
+@cache
+def _encoding(path, changed):
+    """Return (encoding of a text file, number of the first line that is not UTF-8, or None).
+
+    changed: its time of change, so that the answer is found anew when the file is another one.
     """
-    source = find_dataset(dataset_name)
-    if "data_files" not in source.options:
-        return None
-    seen = set()
+    with open(path, "rb") as file:
+        head = file.read(4096)
+    for mark, encoding in BYTE_ORDER_MARKS:
+        if head.startswith(mark):
+            return encoding, None
+    if b"\0" in head:
+        raise SourceError(
+            f"dataset_name: {Path(path).name} holds bytes that are no text; if it is UTF-16, save it as UTF-8"
+        )
+    line = _first_undecodable_line(path, "utf-8")
+    if line is None:
+        return "utf-8", None
+    return ("latin-1" if _first_undecodable_line(path, "cp1252") else "cp1252"), line
+
+
+def _first_undecodable_line(path, encoding):
+    decoder = codecs.getincrementaldecoder(encoding)()
+    lines = 1
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            try:
+                decoder.decode(block)
+            except UnicodeDecodeError as error:
+                start = max(0, error.start - (len(error.object) - len(block)))
+                return lines + block.count(b"\n", 0, start)
+            lines += block.count(b"\n")
     try:
-        for rows in _read_tables(source):
-            for parameter, column in zip(("text_column", "label_column"), columns, strict=True):
-                if column not in rows:
-                    there = ", ".join(map(str, rows))
-                    raise SourceError(
-                        f"{parameter}: {dataset_name!r} has no column {column!r}; it has {there}"
-                    )
-            if source.only is not None:
-                rows = rows[rows["source"] == source.only]
-            texts = rows[columns[0]].dropna().astype(str).str.strip()
-            seen.update(map(hash, texts[texts != ""]))  # numbers take less memory than texts
-    except SourceError:
-        raise
-    except (ValueError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise SourceError(f"dataset_name: {dataset_name!r} cannot be read: {reason}") from None
-    return len(seen)
-
-
-def _read_tables(source):
-    """Yield the rows of a file as pandas tables; a long CSV file in pieces."""
-    import pandas
-
-    path = source.options["data_files"]
-    if source.path == "csv":
-        yield from pandas.read_csv(path, sep=source.options.get("sep", ","), chunksize=50_000)
-    elif source.path == "json":
-        with open(path, encoding="utf-8") as file:
-            is_array = file.read(64).lstrip().startswith("[")
-        yield pandas.read_json(path, lines=not is_array)
-    else:
-        yield pandas.read_parquet(path)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return lines
+    return None
 
 
 def longest_input(model_name):
@@ -238,7 +303,7 @@ def _refuse_unless_hub_id(parameter, name):
         raise SourceError(f"{parameter}: {name!r} is a {what}")
     if Path(name).expanduser().exists():
         raise SourceError(f"{parameter}: {name!r} is a file; give a folder that holds config.json")
-    looks_like_path = name.startswith((".", "~")) or Path(name).suffix in BUILDERS
+    looks_like_path = name.startswith((".", "~")) or Path(name).suffix.lower() in BUILDERS
     if looks_like_path or not HUB_ID.fullmatch(name):
         raise SourceError(
             f"{parameter}: nothing lies at {name!r}, seen from the folder {Path.cwd().name!r};"

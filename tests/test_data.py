@@ -11,10 +11,9 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
 
 from conftest import SMOKE, write_rows
+from helpers.check import class_name, read_rows, usable_rows
 from helpers.data import clean, encode_labels, prepare_data, split, tokenize
-from helpers.errors import UserError
-from helpers.parameters import HELD_OUT, check_values, split_sizes
-from helpers.sources import count_texts
+from helpers.parameters import HELD_OUT, Settings, all_sizes, check_values
 
 
 def as_dataset(**splits):
@@ -66,7 +65,7 @@ def test_clean_does_not_forget_the_test_rows_when_results_are_cached(tmp_path):
         (["spam", "ham", "spam"], ["ham", "spam"]),
         ([5, 1, 3], ["1", "3", "5"]),
         ([True, False, True], ["False", "True"]),
-        ([2.0, 1.0, 2.0], ["1.0", "2.0"]),
+        ([2.0, 1.0, 2.0], ["1", "2"]),
     ],
 )
 def test_encode_labels_counts_from_zero(labels, names):
@@ -74,7 +73,7 @@ def test_encode_labels_counts_from_zero(labels, names):
     feature = dataset["train"].features["label"]
     assert feature.names == names
     assert [feature.int2str(number) for number in dataset["train"]["label"]] == [
-        str(label) for label in labels
+        class_name(label) for label in labels
     ]
 
 
@@ -89,7 +88,7 @@ def test_split_is_disjoint_complete_and_of_the_announced_sizes():
     texts = [f"text {number}" for number in range(101)]
     parts = split(as_dataset(train={"text": texts, "label": [0] * 101}), HELD_OUT)
     sizes = tuple(parts[name].num_rows for name in ("train", "validation", "test"))
-    assert sizes == split_sizes(101)
+    assert sizes == all_sizes({"train": 101})
     assert sorted(text for rows in parts.values() for text in rows["text"]) == sorted(texts)
 
 
@@ -115,7 +114,8 @@ def test_tokenize_cuts_at_the_limit_and_does_not_pad(tokenizer):
     "dataset_name", ["cornell-movie-review-data/rotten_tomatoes", "stanfordnlp/imdb"]
 )
 def test_packaged_reviews_have_no_text_in_two_splits(dataset_name, tmp_path):
-    available = split_sizes(count_texts(dataset_name, ("text", "label")))
+    rows = usable_rows(read_rows(Settings(dataset_name=dataset_name)))
+    available = all_sizes({"train": len(rows["train"])})
     sizes = dict(zip(("num_train", "num_validation", "num_eval"), available, strict=True))
     settings = check_values(
         {**SMOKE, **sizes, "dataset_name": dataset_name, "run_dir": str(tmp_path / "run")}
@@ -173,26 +173,6 @@ def test_an_own_file_with_its_own_columns_works(tmp_path, suffix):
     dataset = prepare_data(settings)
     assert dataset["train"].features["label"].names == names
     assert dataset.num_rows == {"train": 30, "validation": 7, "eval": 9}
-
-
-def test_a_missing_column_of_a_folder_is_named(tmp_path):
-    folder = tmp_path / "reviews"
-    folder.mkdir()
-    pd.DataFrame({"text": ["a", "b"], "stars": [1, 2]}).to_csv(folder / "train.csv", index=False)
-    settings = check_values(
-        {**SMOKE, "dataset_name": str(folder), "run_dir": str(tmp_path / "run")}
-    )
-    with pytest.raises(
-        UserError, match="label_column: .* has no column 'label'; it has text, stars"
-    ):
-        prepare_data(settings)
-
-
-def test_the_packaged_files_hold_what_the_chapters_say():
-    """Chapter 01: the default set is clean; about a hundred of 25,000 long reviews are repeated."""
-    columns = ("text", "label")
-    assert count_texts("cornell-movie-review-data/rotten_tomatoes", columns) == 8530
-    assert count_texts("stanfordnlp/imdb", columns) == 24904
 
 
 IMDB = {"dataset_name": "stanfordnlp/imdb", "max_length": 64}

@@ -9,18 +9,17 @@ import papermill
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
-from conftest import write_rows
 from helpers.errors import UserError
 from helpers.parameters import (
     PARAMETERS,
     Settings,
+    all_sizes,
     check_values,
     parameters_cell,
     read_parameters,
-    split_sizes,
 )
 from helpers.runner import all_chapters, kernel_config
-from helpers.sources import count_texts, longest_input
+from helpers.sources import longest_input
 
 # parameters that are wrong -> what the message has to say
 BAD = [
@@ -263,27 +262,10 @@ def test_a_missing_parameters_cell_is_named():
         read_parameters({"In": ["", "settings = read_parameters(globals())"]})
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".json", ".parquet"])
-def test_rows_of_an_own_file_are_counted(tmp_path, suffix):
-    import pandas as pd
-
-    rows = pd.DataFrame(
-        {
-            "review": ["good", "bad, really", "good", "  ", None, 'a "quote"'],
-            "stars": [1, 0, 1, 1, 0, 1],
-        }
-    )
-    path = tmp_path / f"reviews{suffix}"
-    write_rows(rows, path)
-    assert count_texts(str(path), ("review", "stars")) == 3
-    with pytest.raises(UserError, match="num_train is 1000, but .* has 1 rows for it"):
-        check_values({"dataset_name": str(path), "text_column": "review", "label_column": "stars"})
-
-
 def test_longest_input_of_the_packaged_model():
     assert longest_input(Settings().model_name) == 512
 
 
 def test_split_sizes_cover_all_rows():
     for rows in (1, 7, 100, 8530, 24904):
-        assert sum(split_sizes(rows)) == rows
+        assert sum(all_sizes({"train": rows})) == rows

@@ -240,7 +240,8 @@ def _digest(rows, columns, file, look_closer):
     )
     if look_closer:
         ends = texts.str[:200] + " " + texts.str[-100:]
-        ends = ends.str.casefold().str.replace(r"[\W_]+", "", regex=True)
+        ends = ends.str.casefold()
+        ends = ends.str.replace(r"[\W_]+", "", regex=True)
         part["alike"] = pd.util.hash_array(ends.to_numpy(dtype=object), categorize=False)
         part["words"] = texts.where(part["text"] % max(1, len(part) // SAMPLE) == 0, None)
     return part

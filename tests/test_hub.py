@@ -280,7 +280,7 @@ WRONG = {
     },
     ("datasets", "wrong/script"): {"README.md": b"", "script.py": b"raise SystemExit('no')"},
     ("datasets", "wrong/columns"): {"rows.csv": b"review,stars\ngood,1\nbad,0\n"},
-    ("datasets", "wrong/few"): {"rows.csv": ROWS},
+    ("datasets", "wrong/few"): {"rows.csv": ROWS + b"fine,1\npoor,0\n"},
     ("datasets", "wrong/split"): {"test.csv": ROWS},
 }
 
@@ -321,7 +321,7 @@ FAILURES = {
     ("dataset", "wrong/several"): "has several configurations; download a file of the one you mean",
     ("dataset", "wrong/script"): "is made by a script, which `datasets` no longer runs",
     ("dataset", "wrong/columns"): "has no column 'text'; it has review, stars",
-    ("dataset", "wrong/few"): "has 0 rows for it (train 0, validation 1, test 1)",
+    ("dataset", "wrong/few"): "has 2 rows for it (train 2, validation 1, test 1)",
     ("dataset", "wrong/split"): "has no split 'train'; it has test",
     ("model", "a--b/c"): "cannot be loaded: ",
 }

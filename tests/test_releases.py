@@ -54,7 +54,10 @@ NAMES = {
     "class_label": ["datasets:ClassLabel"],
     "classifier": ["keras:Model"],
     "config": ["transformers:PreTrainedConfig"],
+    "decoder": ["codecs:IncrementalDecoder"],
     "dataset": ["datasets:DatasetDict", "datasets:Dataset", "tensorflow:data.Dataset"],
+    "ends": ["pandas:Series"],
+    "every": ["pandas:DataFrame"],
     "figure": ["matplotlib.figure:Figure"],
     "folder": ["pathlib:Path"],
     "labels": ["numpy:ndarray", "torch:Tensor"],
@@ -71,6 +74,7 @@ NAMES = {
     "progress_bar": ["tqdm.auto:tqdm"],
     "rows": ["datasets:DatasetDict", "datasets:Dataset"],
     "splits": ["datasets:DatasetDict"],
+    "texts": ["pandas:Series"],
     "tokenized_datasets": ["datasets:DatasetDict"],
     "tokenizer": ["transformers:PreTrainedTokenizerBase"],
     "trainer": ["transformers:Trainer"],
@@ -79,6 +83,7 @@ NAMES = {
 # What a call returns where the library does not say so itself.
 RETURNS = {
     "accelerate:Accelerator.unwrap_model": [MODEL],
+    "datasets:Dataset.with_format": ["datasets:Dataset"],
     "evaluate:combine": ["evaluate:CombinedEvaluations"],
     "evaluate:load": ["evaluate:EvaluationModule"],
     "keras:models.load_model": ["keras:Model"],

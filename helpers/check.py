@@ -1,7 +1,7 @@
 """Look through a data set before anything slow: what breaks training, and what misleads."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 import pandas as pd
@@ -186,7 +186,8 @@ def _blocks(source, dataset_name):
     if source.path == "json":
         with open(file, encoding=encoding) as opened:
             is_array = opened.read(64).lstrip().startswith("[")
-        yield "train", name, 1, pd.read_json(file, lines=not is_array, encoding=encoding)
+        rows = pd.read_json(file, lines=not is_array, encoding=encoding, dtype=False)
+        yield "train", name, 1, rows
         return
     yield "train", name, 1, pd.read_parquet(file)
 
@@ -212,12 +213,8 @@ def _digest(rows, columns, file, look_closer):
     texts, labels = rows[columns["text_column"]], rows[columns["label_column"]]
     for column, values in ((columns["text_column"], texts), (columns["label_column"], labels)):
         for row, value in values.items() if values.dtype == object else ():
-            if (
-                isinstance(value, (Mapping, Sequence))
-                and not isinstance(value, str)
-                or hasattr(value, "tolist")
-            ):
-                kind = "a list" if not isinstance(value, Mapping) else "a record"
+            if pd.api.types.is_list_like(value):
+                kind = "a record" if isinstance(value, dict) else "a list"
                 raise DatasetError(
                     f"{file}, row {row}, column {column!r} holds {kind}; a text and a class are single values"
                 )
@@ -293,7 +290,9 @@ def _check_labels(splits, column):
 def _kind(value):
     if isinstance(value, str):
         return "words"
-    return "True or False" if isinstance(value, bool) else "numbers"
+    if isinstance(value, bool):
+        return "True or False"
+    return "numbers" if isinstance(value, Real) else f"values of type {type(value).__name__}"
 
 
 def _truncated(settings, every):

@@ -130,6 +130,14 @@ def test_encodings_and_separators(encoding, text, separator, note, tmp_path, cap
     ] or not note
 
 
+def test_json_keeps_words_that_look_like_numbers(tmp_path):
+    path = tmp_path / "reviews.jsonl"
+    written = rows(["007", "08"])
+    write_rows(written, path)
+    assert_read_as_written(written, settings_of(path, tmp_path), ["007", "08"])
+    assert list(check_dataset(settings_of(path, tmp_path)).classes.index) == ["007", "08"]
+
+
 def test_json_with_a_byte_order_mark(tmp_path):
     path = tmp_path / "reviews.jsonl"
     written = rows(["bad", "good"])

@@ -7,6 +7,7 @@ Start it with `accelerate launch --num_processes 2 -m helpers.distributed FOLDER
 import argparse
 import json
 import os
+import socket
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +28,7 @@ from helpers.errors import UserError
 from helpers.parameters import Settings
 from helpers.runs import HELPERS, write_json
 from helpers.sources import find_model
-from helpers.training import load_model, parameter_groups
+from helpers.training import load_model, parameter_groups, weigh_classes
 
 # Steps that are left out of the speed: in the first ones buffers are made and caches warm up.
 WARM_UP = 3
@@ -101,6 +102,18 @@ def share_threads():
         os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
 
 
+def stay_on_loopback():
+    """Let gloo connect the processes of one machine over its loopback interface.
+
+    gloo's own choice follows the machine's name, so a job would stop for good when the network that
+    has given the name its address goes away. `accelerate.debug_launcher` does the same.
+    """
+    if os.environ.get("WORLD_SIZE", "1") == os.environ.get("LOCAL_WORLD_SIZE", "1"):
+        for _, name in socket.if_nameindex():
+            if name in ("lo", "lo0"):  # Linux, macOS
+                os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+
+
 def train_distributed(folder):
     """Train as `folder/settings.json` says; every process runs this.
 
@@ -111,6 +124,7 @@ def train_distributed(folder):
     dropout = values.pop("dropout", True)
     settings = Settings(**values)
     share_threads()
+    stay_on_loopback()
     accelerator = Accelerator(cpu=settings.device == "cpu" or not torch.cuda.is_available())
     with accelerator.main_process_first():  # the others find what it has prepared
         dataset = prepare_data(settings)
@@ -118,6 +132,7 @@ def train_distributed(folder):
     tokenizer = AutoTokenizer.from_pretrained(find_model(settings.model_name))
     class_label = dataset["train"].features["label"]
     model = load_model(settings.model_name, class_label, settings.attention_dropout, settings.seed)
+    weigh_classes(model, rows["train"]["labels"][:], settings.class_weights)
     set_seed(settings.seed, device_specific=True)  # or all processes drop the same values
     if not dropout:
         for module in model.modules():
@@ -168,6 +183,10 @@ def train_distributed(folder):
     )
     if accelerator.is_main_process:
         write_json(folder / "metrics.json", metrics)
+    # DDP must not be the last to hold the process group: its destructor keeps the GIL and joins
+    # gloo's threads, which may wait for the GIL to free a tensor.
+    accelerator.free_memory()
+    del model
     accelerator.end_training()
 
 

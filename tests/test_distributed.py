@@ -1,22 +1,19 @@
 """The loop in two processes: the same weights, every row counted once, no hang when one dies."""
 
-import contextlib
 import json
 import os
-import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import nbformat
 import psutil
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
 
+from conftest import SMOKE, where_all_stand
 from helpers.distributed import (
     LaunchError,
     all_reduce_seconds,
@@ -24,7 +21,6 @@ from helpers.distributed import (
     launch_command,
     write_settings,
 )
-from helpers.runner import all_chapters
 from helpers.runs import HELPERS
 
 # One process: each uses both cores anyway, and two jobs at once would share a port.
@@ -45,8 +41,16 @@ def launch(folder, num_processes, **arguments):
     )
 
 
+@pytest.fixture(autouse=True)
+def no_accelerator_yet():
+    """`Trainer` in a test of another file leaves one behind in this process."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def one_and_two(tmp_path_factory):
     """One process with batches of 16, and two with batches of 8 each, on the same rows."""
     from helpers.parameters import check_values
 
@@ -72,8 +76,8 @@ def runs(tmp_path_factory):
     return metrics, weights
 
 
-def test_two_processes_take_the_steps_of_one_with_twice_the_batch(runs, record_property):
-    metrics, weights = runs
+def test_two_processes_take_the_steps_of_one_with_twice_the_batch(one_and_two, record_property):
+    metrics, weights = one_and_two
     assert metrics[1]["texts_a_step"] == metrics[2]["texts_a_step"] == 16
     assert metrics[1]["steps"] == metrics[2]["steps"] == 6
     losses = zip(metrics[1]["losses"], metrics[2]["losses"], strict=True)
@@ -87,8 +91,8 @@ def test_two_processes_take_the_steps_of_one_with_twice_the_batch(runs, record_p
     assert difference <= 1e-5
 
 
-def test_every_row_is_counted_once_although_the_last_batch_is_uneven(runs):
-    metrics, _ = runs
+def test_every_row_is_counted_once_although_the_last_batch_is_uneven(one_and_two):
+    metrics, _ = one_and_two
     assert 43 % 16 and 43 % 8
     assert metrics[1]["rows_counted"] == metrics[2]["rows_counted"] == 43
     assert metrics[1]["accuracy"] == metrics[2]["accuracy"]
@@ -117,56 +121,77 @@ def test_a_killed_process_ends_the_job_with_an_error(smoke, tmp_path):
     assert not (tmp_path / "metrics.json").exists()
 
 
-def test_the_launch_from_a_notebook_ends_with_all_cores(tmp_path):
-    """Chapter 09 up to its launch under nbval, with as many threads as there are cores.
+# The machine's name belongs to an address that goes away once the processes have found each other.
+NETWORK_LOST = """
+ip link set lo up
+ip addr add 10.9.9.9/32 dev lo
+hostname moving
+printf '127.0.0.1 localhost\\n10.9.9.9 moving\\n' > "$FOLDER/hosts"
+mount --bind "$FOLDER/hosts" /etc/hosts
+"$@" &
+until [ -e "$FOLDER/run/data" ]; do kill -0 $!; sleep 0.1; done
+ip addr del 10.9.9.9/32 dev lo
+wait $!
+"""
 
-    On one machine it did not end, for a reason not found, so `make test` leaves that cell out. Where
-    this happens the test says where each process stands.
-    """
-    notebook = nbformat.read(all_chapters()[8], as_version=4)
-    names = [cell.id for cell in notebook.cells]
-    del notebook.cells[names.index("launch-from-notebook") + 1 :]
-    for cell in notebook.cells:
-        cell.metadata.pop("tags", None)
-        cell.source = cell.source.replace('"runs/default"', repr(str(tmp_path / "run")))
-    nbformat.write(notebook, tmp_path / "launch.ipynb")
-    command = [sys.executable, "-m", "pytest", "-s", "-p", "conftest", "--rootdir", tmp_path]
-    command += ["--nbval-lax", "--nbval-current-env", tmp_path / "launch.ipynb"]
-    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+
+def test_a_lost_network_does_not_stop_the_processes_of_one_machine(tmp_path):
+    from dataclasses import replace
+
+    from helpers.parameters import check_values
+
+    namespaces = ["unshare", "-rnum"]
+    able = "ip addr add 10.9.9.9/32 dev lo && mount --bind /etc/hosts /etc/hosts"
+    if subprocess.run([*namespaces, "sh", "-c", able], capture_output=True).returncode:
+        pytest.skip("a network of its own cannot be made here")
+    settings = check_values({**SMOKE, "batch_size": 1, "device": "cpu"})
+    write_settings(replace(settings, run_dir=str(tmp_path / "run")), tmp_path)
+    command = [*namespaces, "sh", "-ec", NETWORK_LOST, "sh", *launch_command(tmp_path, 2)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "FOLDER": str(tmp_path)}
     with Path(tmp_path, "log").open("w+") as log:
-        run = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+        job = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
-            run.wait(timeout=300)
+            assert job.wait(timeout=120) == 0, (tmp_path / "log").read_text()[-3000:]
         except subprocess.TimeoutExpired:
-            pytest.xfail("the launch did not end within 5 minutes\n" + where_all_stand(run, log))
-        log.seek(0)
-        assert run.returncode == 0, log.read()[-3000:]
-    assert (tmp_path / "run" / "distributed" / "from-notebook" / "metrics.json").exists()
+            pytest.fail(where_all_stand(job, log))
+    assert json.loads((tmp_path / "metrics.json").read_text())["steps"] == 16
 
 
-def where_all_stand(run, log):
-    """Return the stacks of all processes that `run` has started, by gdb and faulthandler; end them."""
-    processes = [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]
-    said = []
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            command = " ".join(process.cmdline())[-100:]
-            said.append(f"{process.pid}, child of {process.ppid()}, {process.status()}: {command}")
-            if shutil.which("gdb"):
-                ask = ["gdb", "-p", str(process.pid), "-batch", "-ex", "thread apply all bt 9"]
-                stacks = subprocess.run(ask, capture_output=True, text=True, timeout=60).stdout
-                for stack in stacks.split("\nThread ")[1:]:
-                    said.append(
-                        " < ".join(re.findall(r"^#\d+ +(?:0x\w+ in )?([\w:.]+)", stack, re.M))
-                    )
-    for end in (signal.SIGABRT, signal.SIGKILL):  # faulthandler writes to the log at the first
-        for process in reversed(processes):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(end)
-        psutil.wait_procs(processes, timeout=10)
-    run.kill()
-    log.seek(0)
-    return "\n".join([*said, log.read()[-6000:]])
+NO_MODEL_LEFT = """
+import gc
+import sys
+from pathlib import Path
+
+from accelerate import Accelerator
+from torch.nn.parallel import DistributedDataParallel
+
+from helpers.distributed import train_distributed
+
+end_training = Accelerator.end_training
+
+def check_and_end(self):
+    left = [thing for thing in gc.get_objects() if isinstance(thing, DistributedDataParallel)]
+    assert not left, "a model is left"
+    end_training(self)
+
+Accelerator.end_training = check_and_end
+train_distributed(Path(sys.argv[1]))
+"""
+
+
+def test_the_model_is_freed_before_the_process_group(smoke, tmp_path):
+    """Otherwise a job hangs at its end now and then, in one of some ten launches on a busy machine.
+
+    The model would be the last to hold the group. Its destructor joins the threads of gloo and keeps
+    the GIL, for which such a thread may wait to free the tensor that it has just sent.
+    """
+    (tmp_path / "job.py").write_text(NO_MODEL_LEFT)
+    write_settings(smoke, tmp_path, device="cpu")
+    command = launch_command(tmp_path, 2)
+    command[command.index("helpers.distributed") - 1 :] = [tmp_path / "job.py", tmp_path]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr[-3000:]
 
 
 def wait_for_workers(pid, number, seconds=300):

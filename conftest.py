@@ -1,5 +1,6 @@
 """pytest for tests/ and notebooks/ alike."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import nbval.kernel
+import psutil
 import pytest
 import yaml
 from jupyter_client.manager import KernelManager
@@ -30,10 +32,15 @@ if os.name == "posix":
     nbval.kernel.KernelManager = kernel_manager
 
 
+# Fixtures that take long to make.
+SHARED = ("smoke_run", "measured", "one_and_two", "two_trainings", "trapped", "one_process")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist writes the groups into the names of the tests
 def pytest_collection_modifyitems(items):
     """Let one process run all tests that need the same long run (`--dist loadgroup`)."""
     for item in items:
-        for fixture in ("smoke_run", "measured"):
+        for fixture in SHARED:
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(pytest.mark.xdist_group(fixture))
 
@@ -84,6 +91,20 @@ def smoke(tmp_path):
     return check_values({**SMOKE, "run_dir": str(tmp_path / "run")})
 
 
+@pytest.fixture
+def twenty_classes(tmp_path):
+    """The names of 20 classes, and parameters for an own file of them.
+
+    Some of them are missing among so few training rows.
+    """
+    names = sorted(f"topic {n}" for n in range(20))
+    rows = [f"{name} in text number {n}\t{name}" for n in range(25) for name in names]
+    path = tmp_path / "own.tsv"
+    path.write_text("\n".join(["review\tsubject", *rows]) + "\n")
+    columns = {"text_column": "review", "label_column": "subject"}
+    return names, {**SMOKE, "dataset_name": str(path), **columns}
+
+
 @pytest.fixture(scope="session")
 def smoke_run(tmp_path_factory):
     """All chapters in a process of their own, with no network but loopback where the system allows that.
@@ -123,6 +144,24 @@ STRICT = {
     "TRANSFORMERS_VERBOSITY": "warning",
 }
 SMOKE = yaml.safe_load((ROOT / "parameters" / "smoke.yaml").read_text())
+
+
+def where_all_stand(run, log):
+    """Return what has been logged and the stack of each process that `run` has started; end them."""
+    processes = [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]
+    log.seek(0)
+    said = [log.read()[-6000:]]
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            said += [f"child of {process.ppid()}, {process.status()}", *process.net_connections()]
+            dump = [Path(sys.executable).with_name("py-spy"), "dump", "--native", "--pid"]
+            dump = subprocess.run([*dump, str(process.pid)], capture_output=True, text=True)
+            said.append(dump.stdout)
+    for process in reversed(processes):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    run.wait()
+    return "\n".join(map(str, said))
 
 
 def write_rows(rows, path):

@@ -122,7 +122,7 @@ def read_rows(settings, look_closer=False):
     columns = {"text_column": settings.text_column, "label_column": settings.label_column}
     parts = {}
     try:
-        for split, file, first, rows in _blocks(source, settings.dataset_name):
+        for split, file, first, rows in _blocks(source, settings.dataset_name, columns.values()):
             for parameter, column in columns.items():
                 if column not in rows:
                     there = ", ".join(map(str, rows))
@@ -167,8 +167,11 @@ def class_name(value):
     return str(int(value) if isinstance(value, float) else value)
 
 
-def _blocks(source, dataset_name):
-    """Yield (split, file, number of the first row, rows as a table), some thousand rows at a time."""
+def _blocks(source, dataset_name, wanted):
+    """Yield (split, file, number of the first row, rows as a table), some thousand rows at a time.
+
+    wanted: names of columns, of which a CSV file may have one each
+    """
     file = source.options.get("data_files")
     if not isinstance(file, str):
         yield from _loaded_blocks(source, dataset_name)
@@ -178,6 +181,7 @@ def _blocks(source, dataset_name):
     if source.path == "csv":
         first = 1
         separator = source.options.get("sep", ",")
+        _check_header(file, separator, encoding, wanted)
         with pd.read_csv(file, sep=separator, encoding=encoding, chunksize=ROWS_A_BLOCK) as blocks:
             for rows in blocks:
                 yield "train", name, first, rows
@@ -190,6 +194,15 @@ def _blocks(source, dataset_name):
         yield "train", name, 1, rows
         return
     yield "train", name, 1, pd.read_parquet(file)
+
+
+def _check_header(file, separator, encoding, wanted):
+    """Raise DatasetError if a column has its name twice: pandas would take the first, silently."""
+    header = pd.read_csv(file, sep=separator, encoding=encoding, header=None, nrows=1, dtype=str)
+    names = header.iloc[0].tolist()
+    for name in wanted:
+        if names.count(name) > 1:
+            raise DatasetError(f"{Path(file).name} has two columns named {name!r}; rename one")
 
 
 def _loaded_blocks(source, dataset_name):
@@ -215,9 +228,10 @@ def _digest(rows, columns, file, look_closer):
         for row, value in values.items() if values.dtype == object else ():
             if pd.api.types.is_list_like(value):
                 kind = "a record" if isinstance(value, dict) else "a list"
-                raise DatasetError(
-                    f"{file}, row {row}, column {column!r} holds {kind}; a text and a class are single values"
-                )
+                hint = "a text and a class are single values"
+                if kind == "a list" and column == columns["label_column"]:
+                    hint = "for several labels per text see chapter 10"
+                raise DatasetError(f"{file}, row {row}, column {column!r} holds {kind}; {hint}")
     if texts.notna().any() and texts.dtype.kind in "biuf":
         raise DatasetError(
             f"{file}, column {columns['text_column']!r} holds numbers, such as {texts.dropna().iloc[0]},"

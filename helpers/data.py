@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from transformers import AutoTokenizer
 
 from helpers.parameters import HELD_OUT, check_enough_rows
-from helpers.runs import DATA_PARAMETERS, is_made_by, made_by, new_folder, run_folder
+from helpers.runs import DATA_PARAMETERS, is_made_by, locked, made_by, new_folder, run_folder
 from helpers.sources import SourceError, find_dataset, find_model
 
 ROWS_A_PART = 10_000
@@ -88,9 +88,14 @@ def prepare_data(settings):
 
     Raises ParameterError if there are fewer rows than asked for, SourceError if a column is missing.
     """
-    folder, stamp = run_folder(settings) / "data", made_by(settings, DATA_PARAMETERS)
-    if is_made_by(folder, stamp):
+    folder = run_folder(settings) / "data"
+    with locked(folder):
+        if not is_made_by(folder, made_by(settings, DATA_PARAMETERS)):
+            save_data(_take_the_steps(settings), settings)
         return load_from_disk(folder)
+
+
+def _take_the_steps(settings):
     source = find_dataset(settings.dataset_name)
     dataset = load_dataset(source.path, **source.options)
     if source.only is not None:
@@ -102,13 +107,11 @@ def prepare_data(settings):
     tokenizer = AutoTokenizer.from_pretrained(find_model(settings.model_name))
     tokenized = tokenize_parts(dataset, tokenizer, settings.max_length, parts_folder(settings))
     shuffled = tokenized.shuffle(seed=settings.seed)
-    small = DatasetDict(
+    return DatasetDict(
         train=shuffled["train"].select(range(settings.num_train)),
         validation=shuffled["validation"].select(range(settings.num_validation)),
         eval=shuffled["test"].select(range(settings.num_eval)),
     )
-    save_data(small, settings)
-    return small
 
 
 def tokenize_parts(dataset, tokenizer, max_length, folder):

@@ -10,3 +10,7 @@ class UserError(ValueError):
 
     def _render_traceback_(self):
         return [f"{type(self).__name__}: {self}"]
+
+
+class SourceError(UserError):
+    """A model or data set that cannot be found or read."""

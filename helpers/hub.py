@@ -5,6 +5,7 @@ take, what to do without a connection, and what a failure means for the person w
 """
 
 import errno
+import json
 import os
 import re
 import sys
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from helpers.model_folder import check_model_type
 from helpers.sources import SourceError, split_hub_name
 
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
@@ -30,13 +32,16 @@ def fetch_model(model_name):
     Raises SourceError if the model cannot be had.
     """
     with _explained("model", model_name) as (hub_id, commit):
-        from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+        from huggingface_hub import hf_hub_download
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-        options = {"revision": commit, "trust_remote_code": False}
-        AutoConfig.from_pretrained(hub_id, **options)
-        AutoTokenizer.from_pretrained(hub_id, **options)
+        config = Path(hf_hub_download(hub_id, "config.json", revision=commit))
+        check_model_type(json.loads(config.read_text(encoding="utf-8")), model_name)
+        AutoTokenizer.from_pretrained(hub_id, revision=commit)
         # The device "meta" holds no numbers: the weights are fetched and not read.
-        AutoModelForSequenceClassification.from_pretrained(hub_id, device_map="meta", **options)
+        AutoModelForSequenceClassification.from_pretrained(
+            hub_id, revision=commit, device_map="meta", use_safetensors=True
+        )
     return str(_repository("model", hub_id) / "snapshots" / commit)
 
 
@@ -250,9 +255,7 @@ def _explain(error, kind, name):
         )
     elif names & {"EmptyDatasetError", "DataFilesNotFoundError"}:
         said = "holds no files that `datasets` can read; give a file, or another data set"
-    elif "trust_remote_code" in text:
-        said = "needs code of its own, which is not run here; choose another model"
-    elif "named config.json" in text or "Unrecognized model" in text:
+    elif "EntryNotFoundError" in names and "config.json" in text or "says no model_type" in text:
         said = "has no config.json that names the kind of model; choose another model"
     elif "does not appear to have" in text:
         said = "has no weights that `transformers` can load; choose another model"

@@ -1,4 +1,5 @@
-"""The road of Keras on TensorFlow. Chapter 07 teaches all of it but `get_keras_model`."""
+"""The road of Keras on TensorFlow. Chapter 07 teaches all of it but `keras_model` and
+`train_with_keras`."""
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -6,9 +7,10 @@ from transformers import AutoTokenizer
 
 from helpers.batches import make_dataloader, to_model_inputs
 from helpers.data import prepare_data
-from helpers.runs import MODEL_PARAMETERS, is_made_by, made_by, new_folder, run_folder, write_json
+from helpers.runs import MODEL_PARAMETERS, kept_folder, made_by, new_folder, run_folder, write_json
 from helpers.sources import check_convertible, find_model
 from helpers.start_tensorflow import start_tensorflow
+from helpers.training import balance_weights
 
 start_tensorflow()
 
@@ -93,17 +95,17 @@ def make_keras_optimizer(settings, num_training_steps):
     return optimizer
 
 
-def get_keras_model(settings):
-    """Return the folder of the model that chapter 07 trains: `run_dir/keras`, with model.keras.
+def keras_model(settings):
+    """Return a context: the folder of the model that chapter 07 trains, `run_dir/keras`, with model.keras.
 
-    Takes it as it is if chapter 07 left it there with the same settings, and else takes the
-    steps of chapter 07.
+    Takes it as it is if it was made with the same settings, and else trains it.
     """
-    folder = run_folder(settings) / "keras"
     stamp = made_by(settings, MODEL_PARAMETERS, KERAS_PACKAGES)
-    if is_made_by(folder, stamp):
-        return folder
-    print(f"No Keras model of these parameters in {settings.run_dir}: training one.")
+    return kept_folder(settings, "keras", stamp, train_with_keras)
+
+
+def train_with_keras(settings):
+    """Take the steps of chapter 07: a model in `run_dir/keras`."""
     check_convertible(settings.model_name)
     dataset = prepare_data(settings)
     rows = to_model_inputs(dataset)
@@ -126,11 +128,16 @@ def get_keras_model(settings):
         metrics=["accuracy"],
         jit_compile=False,
     )
+    class_weight = None
+    if settings.class_weights == "balanced":
+        weights = balance_weights(rows["train"]["labels"][:], len(names))
+        class_weight = dict(enumerate(weights.tolist()))
     progress_bar = tqdm(range(num_training_steps))
     history = classifier.fit(
         keras_batches(train_dataloader),
         validation_data=keras_batches(validation_dataloader),
         epochs=settings.num_epochs,
+        class_weight=class_weight,
         shuffle=False,
         verbose=0,
         callbacks=[
@@ -143,7 +150,7 @@ def get_keras_model(settings):
     progress_bar.close()
     best_loss = min(history.history["val_loss"])
     assert best_loss < float("inf"), "the loss is not a number: try a smaller learning_rate"
-    with new_folder(folder, stamp) as building:
-        keras.Model(classifier.input, classifier.output).save(building / "model.keras")
-        write_json(building / "labels.json", dict(enumerate(names)))
-    return folder
+    stamp = made_by(settings, MODEL_PARAMETERS, KERAS_PACKAGES)
+    with new_folder(run_folder(settings) / "keras", stamp) as folder:
+        keras.Model(classifier.input, classifier.output).save(folder / "model.keras")
+        write_json(folder / "labels.json", dict(enumerate(names)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from helpers.runs import write_json
+from helpers.runs import MODEL_PARAMETERS, is_made_by, locked, made_by, write_json
 from helpers.sources import PACKAGED_DATASETS, PACKAGED_MODELS, split_hub_name
 
 BODY = """
@@ -46,8 +46,19 @@ def write_model_card(folder, settings, figures, classes):
     classes: (name, precision, recall, F1, rows) of each class
 
     The card's head is what the Hub reads. Names from the data are shown as text, never as markup.
+    Writes nothing, and says so, if another run has put a model of other settings there meanwhile.
     """
-    made_by = json.loads((folder / "made_by.json").read_text(encoding="utf-8"))
+    with locked(folder):
+        if not is_made_by(folder, made_by(settings, MODEL_PARAMETERS)):
+            print(
+                f"No card is written: another run has put its {folder.name} into {settings.run_dir}."
+            )
+            return
+        _write(folder, settings, figures, classes)
+
+
+def _write(folder, settings, figures, classes):
+    stamp = json.loads((folder / "made_by.json").read_text(encoding="utf-8"))
     names = [_plain(name) for name, *_ in classes]
     results = [
         EvalResult(
@@ -67,7 +78,7 @@ def write_model_card(folder, settings, figures, classes):
         datasets=_hub_id(settings.dataset_name),
         eval_results=results,
     )
-    values = dict(made_by["parameters"])
+    values = dict(stamp["parameters"])
     values |= {
         name: _hub_id(values[name]) or Path(values[name]).name
         for name in ("model_name", "dataset_name")
@@ -92,7 +103,7 @@ def write_model_card(folder, settings, figures, classes):
         settings=_table(
             ("parameter", "value"), [(name, _plain(str(value))) for name, value in values.items()]
         ),
-        versions=", ".join(f"{name} {number}" for name, number in made_by["versions"].items()),
+        versions=", ".join(f"{name} {number}" for name, number in stamp["versions"].items()),
     )
     ModelCard(f"---\n{head.to_yaml()}\n---\n{body}").save(folder / "README.md")
     write_json(folder / "metrics.json", {**figures, "classes": classes})
@@ -107,7 +118,7 @@ def _hub_id(name):
 
 def _shown(name):
     """Return what the card calls a model or data set: a local one by its last name, not its path."""
-    return _plain(_hub_id(name) or Path(name).expanduser().name)
+    return _plain(_hub_id(name) or Path(name).name)
 
 
 def _plain(text):

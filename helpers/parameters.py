@@ -15,7 +15,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from helpers.errors import UserError
+from helpers.model_folder import check_model_folder
 from helpers.sources import (
+    PACKAGED_MODELS,
     find_dataset,
     find_model,
     local_model,
@@ -64,10 +66,19 @@ class Settings:
     attention_dropout: float = _parameter(
         0.0, "dropout of attention weights; 0 is fastest on a CPU", 0.0, 0.9
     )
+    class_weights: str = _parameter(
+        "none", "'none', or 'balanced': rows of a rare class count more"
+    )
     device: str = _parameter(
         "auto", "'auto' (a GPU if there is one), 'cpu', 'cuda', 'cuda:0' or 'mps'"
     )
+    save_steps: int = _parameter(
+        100, "steps between checkpoints, to go on from after a crash", 1, 1_000_000
+    )
     seed: int = _parameter(42, "seed of everything random", 0, 2**32 - 1)
+    hub_model_id: str = _parameter(
+        "none", "owner/name on the Hub that chapter 10 pushes the model to, or 'none'"
+    )
     run_dir: str = _parameter("runs/default", "folder for results, seen from the project's root")
 
 
@@ -128,6 +139,9 @@ def read_parameters(namespace):
             )
     _quiet_libraries()  # before the check imports one of them
     settings = check_values({name: namespace[name] for name in PARAMETERS})
+    from helpers.runs import check_run_folder  # imports this module
+
+    check_run_folder(settings)
     _fetch_from_hub(settings)
     if not split_hub_name(settings.dataset_name) and find_dataset(settings.dataset_name).note:
         print(find_dataset(settings.dataset_name).note)
@@ -219,7 +233,11 @@ def _check_type_and_range(parameter, value):
     if wanted is str:
         if not value.strip() or any(ord(character) < 32 for character in value):
             raise ParameterError(
-                f"{name} must be text of printable characters, not blank, but it is {value!r}"
+                f"{name} must be text of printable characters, not blank, but it is {value[:80]!r}"
+            )
+        if len(value) > 1000:
+            raise ParameterError(
+                f"{name} must have at most 1000 characters, but it has {len(value)}: {value[:40]!r}…"
             )
         return
     low, high = parameter.metadata["low"], parameter.metadata["high"]
@@ -237,18 +255,31 @@ def _check_together(settings):
         raise ParameterError(
             f"device must be 'auto', 'cpu', 'cuda', 'cuda:0' or 'mps', but it is {settings.device!r}"
         )
-    if Path(settings.run_dir).expanduser().is_file():
+    if settings.class_weights not in ("none", "balanced"):
+        raise ParameterError(
+            f"class_weights must be 'none' or 'balanced', but it is {settings.class_weights!r}"
+        )
+    if not re.fullmatch(r"none|\w[\w.-]*/\w[\w.-]*", settings.hub_model_id):
+        raise ParameterError(
+            f"hub_model_id must be 'none' or 'owner/name', but it is {settings.hub_model_id!r}"
+        )
+    if os.path.isfile(os.path.expanduser(settings.run_dir)):
         raise ParameterError(f"run_dir must be a folder, but {settings.run_dir!r} is a file")
     find_dataset(settings.dataset_name)
-    local_model(settings.model_name)
+    folder = local_model(settings.model_name)
+    if folder and settings.model_name not in PACKAGED_MODELS:
+        check_model_folder(Path(folder), settings.model_name)
     _check_max_length(settings)
 
 
 def _check_rows(settings):
     """Read a data set and see that its rows will do."""
-    from helpers.check import read_rows, usable_rows  # pandas, when the rest is known to be right
+    import pandas as pd  # when the rest is known to be right
+
+    from helpers.check import read_rows, usable_rows
 
     _quiet_libraries()
+    pd.set_option("display.html.use_mathjax", False)  # dollar signs in a table are text
     sizes = {name: len(rows) for name, rows in usable_rows(read_rows(settings)).items()}
     check_enough_rows(settings, *all_sizes(sizes))
 

@@ -30,6 +30,7 @@ from helpers.parameters import Settings
 from helpers.runs import (
     HELPERS,
     MODEL_PARAMETERS,
+    locked,
     made_by,
     peak_memory_mib,
     read_metrics,
@@ -40,11 +41,11 @@ from helpers.sources import find_model
 from helpers.start_tensorflow import check_installed
 from helpers.training import (
     evaluate_model,
-    get_trained_model,
     load_model,
     parameter_groups,
     pick_device,
     train_one_epoch,
+    trained_model,
 )
 
 # Steps that are left out of the speed: the first ones build graphs and warm caches up.
@@ -62,7 +63,7 @@ CODE = {
             "parameter_groups",
             "evaluate_model",
             "train_one_epoch",
-            "get_trained_model",
+            "train_model",
         ],
     },
     "Trainer": {
@@ -71,7 +72,7 @@ CODE = {
             "compute_metrics",
             "keep_predictions",
             "make_training_arguments",
-            "get_trainer_model",
+            "train_with_trainer",
         ],
     },
     "Keras": {
@@ -81,7 +82,7 @@ CODE = {
             "build_classifier",
             "LinearWarmup",
             "make_keras_optimizer",
-            "get_keras_model",
+            "train_with_keras",
         ],
     },
 }
@@ -115,7 +116,8 @@ def measure_roads(settings, roads, num_steps=20):
     kept = {
         road: {"made_by": stamp, "figures": measured[road]} for road in KEPT if road in measured
     }
-    write_json(file, read_metrics(file) | kept)
+    with locked(file):
+        write_json(file, read_metrics(file) | kept)
     return measured
 
 
@@ -155,17 +157,18 @@ def accuracy_of(road, settings):
     tokenizer = AutoTokenizer.from_pretrained(find_model(settings.model_name))
     dataloader = make_dataloader(rows, tokenizer, settings.batch_size)
     if road == "Keras":
-        from helpers.keras_road import get_keras_model, keras, keras_batches
+        from helpers.keras_road import keras, keras_batches, keras_model
 
-        classifier = keras.models.load_model(get_keras_model(settings) / "model.keras")
+        with keras_model(settings) as folder:
+            classifier = keras.models.load_model(folder / "model.keras")
         logits = torch.tensor(classifier.predict(keras_batches(dataloader), verbose=0))
         return (
             (logits.argmax(dim=-1) == rows.with_format("torch")["labels"][:]).float().mean().item()
         )
-    from helpers.trainer_road import get_trainer_model
+    from helpers.trainer_road import trainer_model
 
-    folder = (get_trained_model if road == "PyTorch" else get_trainer_model)(settings)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+    with (trained_model if road == "PyTorch" else trainer_model)(settings) as folder:
+        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
     return evaluate_model(model, dataloader, model.device)[1]
 
 
@@ -247,8 +250,16 @@ def train_pytorch(model, rows, tokenizer, settings):
     )
     times = []
     clock = SimpleNamespace(update=lambda _: times.append(perf_counter()))
-    steps = train_one_epoch(
-        model, train_dataloader, optimizer, lr_scheduler, settings.max_grad_norm, device, clock
+    steps = []
+    train_one_epoch(
+        model,
+        train_dataloader,
+        optimizer,
+        lr_scheduler,
+        settings.max_grad_norm,
+        device,
+        clock,
+        steps,
     )
     return [loss for loss, _ in steps], times
 

@@ -19,7 +19,7 @@ from traitlets.config import Config
 
 from helpers.errors import UserError
 from helpers.parameters import ParameterError, all_sizes, check_enough_rows, check_values
-from helpers.runs import read_metrics, run_folder, write_json
+from helpers.runs import locked, read_metrics, run_folder, write_json
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 # Text before a carriage return is overwritten on a screen; a file would show every state of a bar.
@@ -49,15 +49,19 @@ def run_chapters(chapters, parameters, progress=True):
     path = folder / "metrics.json"
     done = {}
     for chapter in chapters:
-        write_json(
-            path, {name: old for name, old in read_metrics(path).items() if name != chapter.stem}
-        )
-        start = perf_counter()
-        _run_chapter(chapter, folder / chapter.name, parameters, progress)
-        metrics = read_metrics(path)
-        metrics.setdefault(chapter.stem, {})["seconds"] = round(perf_counter() - start, 1)
+        output = folder / chapter.name
+        with locked(output):
+            with locked(path):
+                metrics = read_metrics(path)
+                metrics.pop(chapter.stem, None)
+                write_json(path, metrics)
+            start = perf_counter()
+            _run_chapter(chapter, output, parameters, progress)
+            with locked(path):
+                metrics = read_metrics(path)
+                metrics.setdefault(chapter.stem, {})["seconds"] = round(perf_counter() - start, 1)
+                write_json(path, metrics)
         done[chapter.stem] = metrics[chapter.stem]
-        write_json(path, metrics)
     return done
 
 
@@ -123,9 +127,8 @@ def _run_chapter(chapter, output, parameters, progress):
     bar = {"desc": chapter.stem, "file": sys.stderr} if progress else False
     try:
         with kernel_config() as config:
-            executed = papermill.execute_notebook(
-                chapter,
-                output,
+            executed = papermill.execute_notebook(  # braces in a path would be a template
+                *(str(path).replace("{", "{{").replace("}", "}}") for path in (chapter, output)),
                 parameters=parameters,
                 progress_bar=bar,
                 kernel_name="python3",

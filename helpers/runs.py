@@ -19,6 +19,9 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+from helpers.errors import UserError
 from helpers.hub import cached_commit
 from helpers.parameters import Settings
 from helpers.sources import split_hub_name
@@ -46,16 +49,38 @@ MODEL_PARAMETERS = tuple(name for name in DATA_PARAMETERS if name != "num_eval")
     "max_grad_norm",
     "num_epochs",
     "attention_dropout",
+    "class_weights",
     "device",
 )
 
 
 def run_folder(settings):
-    """Return `run_dir` as a Path and make the folder. Relative ones start at the project's root."""
+    """Return `run_dir` as a Path and make the folder. Relative ones start at the project's root.
+
+    Raises UserError if it cannot be made.
+    """
     base = HELPERS.parent if (HELPERS.parent / "pyproject.toml").is_file() else Path.cwd()
-    folder = base / Path(settings.run_dir).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder = base / Path(settings.run_dir).expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"run_dir: the folder {settings.run_dir!r} cannot be made: {reason}; give another one"
+        ) from None
     return folder
+
+
+def check_run_folder(settings):
+    """Raise UserError unless files can be written to `run_dir`; leaves none there."""
+    folder = run_folder(settings)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"run_dir: {settings.run_dir!r} cannot be written to: {error.strerror}; give another one"
+        ) from None
 
 
 def made_by(settings, parameters, packages=("torch", "transformers", "datasets")):
@@ -74,23 +99,66 @@ def made_by(settings, parameters, packages=("torch", "transformers", "datasets")
 
 
 def is_made_by(folder, stamp):
-    """Tell whether `folder` is whole and was made by exactly this `made_by(...)`."""
+    """Tell whether `folder` was made by exactly this `made_by(...)`, and no file of it is cut short or gone."""
     try:
-        return json.loads((folder / "made_by.json").read_text(encoding="utf-8")) == stamp
-    except (OSError, ValueError):
+        found = json.loads((folder / "made_by.json").read_text(encoding="utf-8"))
+        sizes = found.pop("sizes")
+        return found == stamp and all((folder / n).stat().st_size == sizes[n] for n in sizes)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return False
+
+
+@contextmanager
+def locked(path):
+    """Keep other processes from what lies at `path`, a file or folder of a run, while the block runs.
+
+    Waits for a process that is there already. The lock ends with its process, however that ends.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"), is_singleton=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"Another run works on {path.name} of the same run_dir: waiting for it.", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
 def new_folder(folder, stamp):
     """Yield an empty folder that takes the place of `folder` when the block ends well.
 
-    If the block fails, what was in `folder` stays as it was.
+    If the block fails, what was in `folder` stays as it was. No other process reads or writes
+    `folder` meanwhile, if it keeps to `locked`.
     """
+    with locked(folder), _building(folder, stamp) as building:
+        yield building
+
+
+@contextmanager
+def kept_folder(settings, name, stamp, make):
+    """Yield `run_dir/name`, made by `make()` if it is not there with this `made_by(...)`.
+
+    While the block runs, no other process puts another one there.
+    """
+    folder = run_folder(settings) / name
+    with locked(folder):
+        if not is_made_by(folder, stamp):
+            print(f"No {name} of these parameters in {settings.run_dir}: training one.")
+            make(settings)
+        yield folder
+
+
+@contextmanager
+def _building(folder, stamp):
     building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         yield building
-        write_json(building / "made_by.json", stamp)
+        files = (file for file in sorted(building.rglob("*")) if file.is_file())
+        sizes = {file.relative_to(building).as_posix(): file.stat().st_size for file in files}
+        write_json(building / "made_by.json", {**stamp, "sizes": sizes})
         building.chmod(0o755)
         old = building.with_name(building.name + "-old")
         if folder.exists():
@@ -129,9 +197,10 @@ def record_metrics(settings, chapter, **figures):
     Adds `peak_memory_mib`: the most memory this process has held, in MiB.
     """
     path = run_folder(settings) / "metrics.json"
-    metrics = read_metrics(path)
-    metrics[chapter] = {**figures, "peak_memory_mib": round(peak_memory_mib())}
-    write_json(path, metrics)
+    with locked(path):
+        metrics = read_metrics(path)
+        metrics[chapter] = {**figures, "peak_memory_mib": round(peak_memory_mib())}
+        write_json(path, metrics)
 
 
 def show_figures(settings, **figures):
@@ -171,7 +240,7 @@ def _file_stamps(kind, name):
     """
     if split_hub_name(name):
         return [cached_commit(kind, name)]
-    path = Path(name).expanduser().resolve()
+    path = Path(os.path.expanduser(name)).resolve()
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 

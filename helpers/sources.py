@@ -7,17 +7,15 @@ transformers are loaded, and asks no network before `find_model` has to.
 import codecs
 import csv
 import json
+import os
 import re
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 
-from helpers.errors import UserError
-
-
-class SourceError(UserError):
-    """A model or data set that cannot be found or read."""
+from helpers.errors import SourceError
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,10 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 
+# A folder with more in it is no data set, but somebody's home or disk.
+MOST_FILES = 10_000
+# Of owner and name together, so that the names of the cache's folders stay below 255.
+LONGEST_ID = 193
 # owner/name, or owner/name@revision: a branch, a tag or a commit hash
 HUB_ID = re.compile(r"(?P<id>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w.-]+(/[\w.-]+)*))?")
 
@@ -74,10 +76,12 @@ def split_hub_name(name):
     The revision is None where the name gives none. A packaged id and a path that exists are
     no business of the Hub, whatever they look like.
     """
-    if name in PACKAGED_MODELS or name in PACKAGED_DATASETS or Path(name).expanduser().exists():
+    if name in PACKAGED_MODELS or name in PACKAGED_DATASETS or os.path.exists(_path(name)):
         return None
     match = HUB_ID.fullmatch(name)
-    return (match["id"], match["revision"]) if match else None
+    if not match or len(match["id"]) > LONGEST_ID:
+        return None
+    return match["id"], match["revision"]
 
 
 def find_model(model_name):
@@ -103,8 +107,8 @@ def local_model(model_name):
     if model_name in PACKAGED_MODELS:
         package, folder = PACKAGED_MODELS[model_name]
         return str(_packaged_path(package, folder))
-    path = Path(model_name).expanduser()
-    if path.is_dir():
+    path = _path(model_name)
+    if os.path.isdir(path):
         if not (path / "config.json").is_file():
             raise SourceError(
                 f"model_name: the folder {model_name!r} holds no config.json, so no model can be loaded from it"
@@ -128,8 +132,8 @@ def find_dataset(dataset_name):
         return DatasetSource(
             "csv", {"data_files": str(_packaged_path(package, file))}, only, label_names
         )
-    path = Path(dataset_name).expanduser()
-    if path.is_file():
+    path = _path(dataset_name)
+    if os.path.isfile(path):
         if path.suffix.lower() not in BUILDERS:
             raise SourceError(
                 f"dataset_name: {dataset_name!r} must end in one of {', '.join(BUILDERS)}"
@@ -138,7 +142,7 @@ def find_dataset(dataset_name):
         return DatasetSource(
             BUILDERS[path.suffix.lower()], {"data_files": str(path), **options}, note=note
         )
-    if path.is_dir():
+    if os.path.isdir(path):
         return _find_dataset_in_folder(path, dataset_name)
     _refuse_unless_hub_id("dataset_name", dataset_name)
     hub_id, revision = split_hub_name(dataset_name)
@@ -152,14 +156,17 @@ def _find_dataset_in_folder(folder, dataset_name):
         splits = sorted(state.parent for state in folder.glob("*/state.json"))
     if splits:
         files = {
-            "train" if split == folder else split.name: [
-                str(split / file["filename"])
-                for file in json.loads((split / "state.json").read_text("utf-8"))["_data_files"]
-            ]
+            "train" if split == folder else split.name: _arrow_files(split, dataset_name)
             for split in splits
         }
         return DatasetSource("arrow", {"data_files": files})
-    files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in BUILDERS]
+    inside = sorted(islice(folder.rglob("*"), MOST_FILES + 1))
+    if len(inside) > MOST_FILES:
+        raise SourceError(
+            f"dataset_name: the folder {dataset_name!r} holds more than {MOST_FILES} files and folders; give one"
+            " that holds the data set and nothing else"
+        )
+    files = [file for file in inside if file.suffix.lower() in BUILDERS and file.is_file()]
     if not files:
         raise SourceError(
             f"dataset_name: the folder {dataset_name!r} holds no file that ends in {', '.join(BUILDERS)}"
@@ -177,6 +184,26 @@ def _find_dataset_in_folder(folder, dataset_name):
     return DatasetSource(
         BUILDERS[first.suffix.lower()], {"data_dir": str(folder), **options}, note=note
     )
+
+
+def _arrow_files(split, dataset_name):
+    """Return the files of a split that `save_to_disk` wrote; all lie in its folder."""
+    try:
+        state = json.loads((split / "state.json").read_text("utf-8"))
+        names = [file["filename"] for file in state["_data_files"]]
+        if names and all(Path(name).name == name and (split / name).is_file() for name in names):
+            return [str(split / name) for name in names]
+        reason = "a file that it names is not there"
+    except (OSError, ValueError, KeyError, TypeError):
+        reason = "it is not what save_to_disk writes"
+    raise SourceError(
+        f"dataset_name: {dataset_name!r} cannot be read: {split.name}/state.json: {reason}"
+    )
+
+
+def _path(name):
+    # Unlike Path.expanduser this takes the home of an unknown user for a plain name.
+    return Path(os.path.expanduser(name))
 
 
 def _reading_options(path):
@@ -301,10 +328,14 @@ def _refuse_unless_hub_id(parameter, name):
     if name in PACKAGED_MODELS or name in PACKAGED_DATASETS:
         what = "model" if name in PACKAGED_MODELS else "data set"
         raise SourceError(f"{parameter}: {name!r} is a {what}")
-    if Path(name).expanduser().exists():
-        raise SourceError(f"{parameter}: {name!r} is a file; give a folder that holds config.json")
+    if os.path.exists(_path(name)):
+        if parameter == "dataset_name":
+            raise SourceError(
+                f"dataset_name: {name!r} is no file and no folder, but a device or a pipe"
+            )
+        raise SourceError(f"model_name: {name!r} is a file; give a folder that holds config.json")
     looks_like_path = name.startswith((".", "~")) or Path(name).suffix.lower() in BUILDERS
-    if looks_like_path or not HUB_ID.fullmatch(name):
+    if looks_like_path or not split_hub_name(name):
         raise SourceError(
             f"{parameter}: nothing lies at {name!r}, seen from the folder {Path.cwd().name!r};"
             " give a path that exists, or a Hub id such as 'owner/name' or 'owner/name@revision'"

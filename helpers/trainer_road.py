@@ -1,7 +1,7 @@
-"""The road of the 🤗 Trainer. Chapter 06 teaches all of it but `get_trainer_model`."""
+"""The road of the 🤗 Trainer. Chapter 06 teaches all of it but `trainer_model` and
+`train_with_trainer`."""
 
 import math
-import shutil
 
 import evaluate
 import torch
@@ -14,11 +14,12 @@ from transformers import (
 )
 
 from helpers.batches import to_model_inputs
+from helpers.checkpoints import TrainerCheckpoints
 from helpers.data import prepare_data
 from helpers.metrics import metric_folder
-from helpers.runs import MODEL_PARAMETERS, is_made_by, made_by, new_folder, run_folder
+from helpers.runs import MODEL_PARAMETERS, kept_folder, made_by, new_folder, run_folder
 from helpers.sources import find_model
-from helpers.training import load_model
+from helpers.training import load_model, weigh_classes
 
 
 def compute_metrics(eval_prediction):
@@ -42,7 +43,7 @@ def keep_predictions(logits, labels):
 def make_training_arguments(settings, output_dir):
     """Return the `TrainingArguments` that say what chapter 04 says in its loop.
 
-    output_dir: folder for the checkpoint of each epoch. Defined in chapter 06.
+    output_dir: folder for the checkpoints. Defined in chapter 06.
     """
     num_training_steps = settings.num_epochs * math.ceil(settings.num_train / settings.batch_size)
     return TrainingArguments(
@@ -62,8 +63,7 @@ def make_training_arguments(settings, output_dir):
         logging_strategy="epoch",
         load_best_model_at_end=True,
         metric_for_best_model="eval_loss",
-        save_total_limit=1,
-        save_only_model=True,
+        logging_nan_inf_filter=False,
         seed=settings.seed,
         use_cpu=settings.device == "cpu",
         dataloader_pin_memory=torch.cuda.is_available(),
@@ -72,36 +72,38 @@ def make_training_arguments(settings, output_dir):
     )
 
 
-def get_trainer_model(settings):
-    """Return the folder of the model that chapter 06 trains: `run_dir/trainer`.
+def trainer_model(settings):
+    """Return a context: the folder of the model that chapter 06 trains, `run_dir/trainer`.
 
-    Takes it as it is if chapter 06 left it there with the same settings, and else takes the
-    steps of chapter 06, without a progress bar.
+    Takes it as it is if it was made with the same settings, and else trains it.
     """
-    folder, stamp = run_folder(settings) / "trainer", made_by(settings, MODEL_PARAMETERS)
-    if is_made_by(folder, stamp):
-        return folder
-    print(f"No Trainer model of these parameters in {settings.run_dir}: training one.")
+    return kept_folder(settings, "trainer", made_by(settings, MODEL_PARAMETERS), train_with_trainer)
+
+
+def train_with_trainer(settings):
+    """Take the steps of chapter 06, without a progress bar: a model in `run_dir/trainer`."""
     dataset = prepare_data(settings)
     rows = to_model_inputs(dataset)
     tokenizer = AutoTokenizer.from_pretrained(find_model(settings.model_name))
     class_label = dataset["train"].features["label"]
     model = load_model(settings.model_name, class_label, settings.attention_dropout, settings.seed)
-    checkpoints = run_folder(settings) / "checkpoints"
+    weigh_classes(model, rows["train"]["labels"][:], settings.class_weights)
+    checkpoints = TrainerCheckpoints(settings)
     trainer = Trainer(
         model=model,
-        args=make_training_arguments(settings, checkpoints),
+        args=make_training_arguments(settings, checkpoints.folder),
         data_collator=DataCollatorWithPadding(tokenizer),
         train_dataset=rows["train"],
         eval_dataset=rows["validation"],
         processing_class=tokenizer,
         compute_metrics=compute_metrics,
         preprocess_logits_for_metrics=keep_predictions,
+        callbacks=[checkpoints],
     )
     trainer.remove_callback(PrinterCallback)
-    with new_folder(folder, stamp) as building:
-        trainer.evaluate()  # as the chapter does: it uses up random numbers
-        trainer.train()
-        trainer.save_model(building)
-    shutil.rmtree(checkpoints)
-    return folder
+    trainer.evaluate()  # as the chapter does: it uses up random numbers
+    with checkpoints:
+        trainer.train(resume_from_checkpoint=checkpoints.newest())
+        stamp = made_by(settings, MODEL_PARAMETERS)
+        with new_folder(run_folder(settings) / "trainer", stamp) as folder:
+            trainer.save_model(folder)

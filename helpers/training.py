@@ -1,10 +1,11 @@
 """Optimizer, schedule and training loop.
 
-Chapters 03 and 04 teach all of it but `pick_device` and `get_trained_model`.
+Chapters 03, 04 and 10 teach all of it but `pick_device`, `trained_model` and `train_model`.
 """
 
 import evaluate
 import torch
+from torch.nn.functional import cross_entropy
 from torch.optim import AdamW
 from tqdm.auto import tqdm
 from transformers import (
@@ -16,10 +17,11 @@ from transformers import (
 )
 
 from helpers.batches import make_dataloader, to_model_inputs
+from helpers.checkpoints import Checkpoints
 from helpers.data import prepare_data
 from helpers.metrics import metric_folder
 from helpers.parameters import ParameterError
-from helpers.runs import MODEL_PARAMETERS, is_made_by, made_by, new_folder, run_folder
+from helpers.runs import MODEL_PARAMETERS, kept_folder, made_by, new_folder, run_folder
 from helpers.sources import find_model
 
 
@@ -66,6 +68,38 @@ def load_model(model_name, class_label, attention_dropout, seed):
     )
 
 
+def balance_weights(labels, num_classes):
+    """Return a weight for each class, float32 of shape (classes,): the rarer, the higher.
+
+    labels: class numbers of the training rows, shape (rows,)
+
+    It is rows / (classes x rows of the class), so the mean over the rows is 1.
+    Defined in chapter 10.
+    """
+    counts = torch.bincount(torch.as_tensor(labels), minlength=num_classes)
+    return len(labels) / (num_classes * counts.clamp(min=1)).float()
+
+
+def weigh_classes(model, labels, class_weights):
+    """Weigh the losses of the rows by `balance_weights`, if `class_weights` is "balanced".
+
+    labels: class numbers of the training rows, shape (rows,)
+
+    The model's own loss is replaced after each forward pass, on every road that asks it for one.
+    Defined in chapter 10.
+    """
+    if class_weights == "none":
+        return
+    weights = balance_weights(labels, model.num_labels)
+
+    def weigh(model, args, inputs, outputs):
+        if inputs.get("labels") is not None:
+            losses = cross_entropy(outputs.logits, inputs["labels"], reduction="none")
+            outputs.loss = (weights.to(losses.device)[inputs["labels"]] * losses).mean()
+
+    model.register_forward_hook(weigh, with_kwargs=True)
+
+
 def parameter_groups(model, weight_decay):
     """Split the parameters in two groups: matrices decay, biases and norms (one axis) do not.
 
@@ -95,35 +129,37 @@ def evaluate_model(model, dataloader, device):
 
 
 def train_one_epoch(
-    model, train_dataloader, optimizer, lr_scheduler, max_grad_norm, device, progress_bar
+    model, batches, optimizer, lr_scheduler, max_grad_norm, device, progress_bar, steps
 ):
-    """Train on all batches; return (loss, learning rate) of each step. Defined in chapter 04."""
-    steps = []
+    """Train on all batches; append (loss, learning rate) of each step to `steps`.
+
+    Raises RuntimeError if a gradient is not finite. Defined in chapter 04.
+    """
     model.train()
-    for batch in train_dataloader:
+    for batch in batches:
         batch = {k: v.to(device) for k, v in batch.items()}
         loss = model(**batch).loss
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm, error_if_nonfinite=True)
         steps.append((loss.item(), lr_scheduler.get_last_lr()[0]))
         optimizer.step()
         lr_scheduler.step()
         optimizer.zero_grad()
         progress_bar.update(1)
-    return steps
 
 
-def get_trained_model(settings):
-    """Return the folder of the model that chapter 04 trains: `run_dir/model`.
+def trained_model(settings):
+    """Return a context: the folder of the model that chapter 04 trains, `run_dir/model`.
 
-    Takes it as it is if chapter 04 left it there with the same settings, and else takes
-    the steps of chapter 04, with its progress bar. It holds the weights of the epoch with the lowest
-    validation loss, the config with the class names, and the tokenizer.
+    Takes it as it is if it was made with the same settings, and else trains it. While the block runs,
+    no other process puts another model there. The folder holds the weights of the epoch with the
+    lowest validation loss, the config with the class names, and the tokenizer.
     """
-    folder, stamp = run_folder(settings) / "model", made_by(settings, MODEL_PARAMETERS)
-    if is_made_by(folder, stamp):
-        return folder
-    print(f"No model of these parameters in {settings.run_dir}: training one.")
+    return kept_folder(settings, "model", made_by(settings, MODEL_PARAMETERS), train_model)
+
+
+def train_model(settings):
+    """Take the steps of chapter 04, with its progress bar: a model in `run_dir/model`."""
     dataset = prepare_data(settings)
     rows = to_model_inputs(dataset)
     device = pick_device(settings.device)
@@ -143,6 +179,7 @@ def get_trained_model(settings):
         settings.attention_dropout,
         settings.seed,
     )
+    weigh_classes(model, rows["train"]["labels"][:], settings.class_weights)
     model.to(device)
     optimizer = AdamW(
         parameter_groups(model, settings.weight_decay), lr=settings.learning_rate, fused=True
@@ -154,24 +191,24 @@ def get_trained_model(settings):
         num_warmup_steps=int(settings.warmup_ratio * num_training_steps),
         num_training_steps=num_training_steps,
     )
-    progress_bar = tqdm(range(num_training_steps))
-    best_loss = float("inf")
-    with new_folder(folder, stamp) as building:
-        for _ in range(settings.num_epochs):
+    parts = (model, optimizer, lr_scheduler, train_dataloader)
+    with Checkpoints(settings, *parts) as checkpoints:
+        progress_bar = tqdm(range(num_training_steps), initial=checkpoints.step)
+        while len(checkpoints.epochs) < settings.num_epochs:
             train_one_epoch(
                 model,
-                train_dataloader,
+                checkpoints.batches(),
                 optimizer,
                 lr_scheduler,
                 settings.max_grad_norm,
                 device,
                 progress_bar,
+                checkpoints.steps,
             )
-            validation_loss, _ = evaluate_model(model, validation_dataloader, device)
-            if validation_loss < best_loss:
-                best_loss = validation_loss
-                model.save_pretrained(building)
-        assert best_loss < float("inf"), "the loss is not a number: try a smaller learning_rate"
-        tokenizer.save_pretrained(building)
-    progress_bar.close()
-    return folder
+            checkpoints.end_epoch(*evaluate_model(model, validation_dataloader, device))
+        progress_bar.close()
+        checkpoints.load_best()
+        stamp = made_by(settings, MODEL_PARAMETERS)
+        with new_folder(run_folder(settings) / "model", stamp) as folder:
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)

@@ -1,6 +1,6 @@
 """A stand-in for the Hub on loopback, with a tiny BERT and a small set of starred reviews.
 
-It speaks as much of the Hub's HTTP interface as `from_pretrained` and `load_dataset` use.
+It speaks as much of the Hub's HTTP interface as `from_pretrained`, `load_dataset` and `push_to_hub` use.
 `python tests/hub_stand_in.py` serves until Ctrl-C and prints the variable to set:
 
     HF_ENDPOINT=http://127.0.0.1:… make run PARAMETERS=parameters/yelp.yaml
@@ -9,6 +9,7 @@ Set HF_HOME to an empty folder beside it, or what it serves ends up in your own 
 """
 
 import argparse
+import base64
 import copy
 import hashlib
 import io
@@ -57,12 +58,14 @@ class HubStandIn:
     gated: ids whose files, and not their descriptions, are denied: 401 without a token, else 403
     break_off: file name -> the connection closes after this byte of the file
     requests: (method, path) of what was asked so far
+    private: (kind, id) -> whether a repository was created as a private one
     """
 
     def __init__(self, repositories, port=0):
         """Bind the port; `with` starts to serve."""
         self.repositories = repositories
         self.deny, self.gated, self.break_off, self.requests = {}, set(), {}, []
+        self.private = {}
         self.server = ThreadingHTTPServer(("127.0.0.1", port), _Handler)
         self.server.daemon_threads = True
         self.server.hub = self
@@ -111,11 +114,16 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self):
         self.hub = self.server.hub
         self.hub.requests.append((self.command, self.path))
-        length = int(self.headers.get("Content-Length") or 0)
-        self.body = self.rfile.read(length).decode()
+        self.body = self._read_body().decode()
         parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
         try:
-            if parts[0] == "api" and len(parts) >= 4:
+            if parts == ["api", "repos", "create"]:
+                self._create()
+            elif parts == ["api", "validate-yaml"]:
+                self._send_json({"errors": [], "warnings": []})
+            elif parts[0] == "api" and len(parts) == 6 and parts[4] in ("preupload", "commit"):
+                self._take_files(parts[1], "/".join(parts[2:4]), parts[4])
+            elif parts[0] == "api" and len(parts) >= 4:
                 self._describe(parts[1], "/".join(parts[2:4]), parts[4:])
             else:
                 kind = parts.pop(0) if parts[0] == "datasets" else "models"
@@ -127,6 +135,48 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(answer.status, b"{}", {k: v for k, v in headers.items() if v})
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
+
+    def _read_body(self):
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def _create(self):
+        """Answer /api/repos/create: an empty repository, private or not, for whoever has a token."""
+        if "Authorization" not in self.headers:
+            raise _Answer(401)
+        asked = json.loads(self.body)
+        name, kind = f"{asked['organization']}/{asked['name']}", f"{asked.get('type', 'model')}s"
+        if (kind, name) not in self.hub.repositories:
+            self.hub.repositories[kind, name] = Repository([{}])
+            self.hub.private[kind, name] = asked["visibility"] == "private"
+        self._send_json({"url": f"{self.hub.endpoint}/{name}", "name": name, "id": name})
+
+    def _take_files(self, kind, name, what):
+        """Answer …/preupload/R, which asks how to send files, and …/commit/R, which sends them."""
+        if "Authorization" not in self.headers:
+            raise _Answer(401)
+        commit, files = self._find(kind, name, "main")
+        if what == "preupload":
+            asked = [file["path"] for file in json.loads(self.body)["files"]]
+            modes = [{"path": p, "uploadMode": "regular", "shouldIgnore": False} for p in asked]
+            return self._send_json({"files": modes})
+        lines = [json.loads(line) for line in self.body.splitlines()]
+        sent = [line["value"] for line in lines if line["key"] == "file"]
+        new = {file["path"]: base64.b64decode(file["content"]) for file in sent}
+        repository = self.hub.repositories[kind, name]
+        repository.commits.append({**files, **new})
+        commit = repository.hashes[-1]
+        url = f"{self.hub.endpoint}/{name}/commit/{commit}"
+        self._send_json({"success": True, "commitOid": commit, "commitUrl": url})
+
+    def _send_json(self, answer):
+        self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
 
     def _find(self, kind, name, revision):
         if name in self.hub.deny:
@@ -163,7 +213,7 @@ class _Handler(BaseHTTPRequestHandler):
             answer = [entry for entry in _tree(files, "", True) if entry["path"] in wanted]
         else:
             raise _Answer(404)
-        self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
+        self._send_json(answer)
 
     def _wanted_paths(self):
         if "json" in (self.headers.get("Content-Type") or ""):

@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from helpers.model_card import write_model_card
-from helpers.runs import write_json
+from helpers.runs import MODEL_PARAMETERS, made_by, write_json
 
 TEXTS = ["A wonderful film.", "Dull, badly acted and far too long."]
 ELSEWHERE = """
@@ -69,13 +69,7 @@ def test_the_folder_holds_figures_settings_and_versions_and_nothing_that_can_run
 
 def test_names_from_the_data_are_text_in_the_card_and_paths_stay_private(smoke, tmp_path):
     own = replace(smoke, dataset_name=str(tmp_path / "private" / "reviews.csv"))
-    write_json(
-        tmp_path / "made_by.json",
-        {
-            "parameters": {"dataset_name": own.dataset_name, "model_name": own.model_name},
-            "versions": {},
-        },
-    )
+    write_json(tmp_path / "made_by.json", {**made_by(own, MODEL_PARAMETERS), "sizes": {}})
     classes = [("<script>alert(1)</script>", 1.0, 1.0, 1.0, 3), ("a|b\n# c", 1.0, 1.0, 1.0, 3)]
     write_model_card(tmp_path, own, {"accuracy": 1.0}, classes)
     text = ModelCard.load(tmp_path / "README.md").text

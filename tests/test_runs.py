@@ -35,6 +35,20 @@ def test_a_folder_knows_what_made_it(tmp_path):
     assert is_made_by(tmp_path / "model", made_by(replace(Settings(), num_epochs=1), ("seed",)))
 
 
+def test_a_folder_that_was_cut_short_is_not_taken(tmp_path):
+    stamp = made_by(Settings(), ("seed",))
+    with new_folder(tmp_path / "model", stamp) as folder:
+        (folder / "inside").mkdir()
+        (folder / "inside" / "weights").write_text("12345")
+    assert is_made_by(tmp_path / "model", stamp)
+    (tmp_path / "model" / "README.md").write_text("added later")
+    assert is_made_by(tmp_path / "model", stamp)
+    (tmp_path / "model" / "inside" / "weights").write_text("123")
+    assert not is_made_by(tmp_path / "model", stamp)
+    (tmp_path / "model" / "inside" / "weights").unlink()
+    assert not is_made_by(tmp_path / "model", stamp)
+
+
 def test_a_changed_file_makes_other_results(tmp_path):
     file = tmp_path / "reviews.csv"
     file.write_text("text,label\na,0\n")
@@ -60,7 +74,7 @@ def test_a_failure_leaves_the_old_folder_and_no_rest(tmp_path):
         (folder / "weights").write_text("half")
         raise OSError("disk full")
     assert (tmp_path / "model" / "weights").read_text() == "new"
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".model.lock", "model"]
 
 
 def test_other_code_makes_other_results(monkeypatch):

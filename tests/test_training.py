@@ -16,11 +16,16 @@ from helpers.data import prepare_data
 from helpers.errors import UserError
 from helpers.training import (
     evaluate_model,
-    get_trained_model,
     load_model,
     parameter_groups,
     pick_device,
+    trained_model,
 )
+
+
+def folder_of(settings):
+    with trained_model(settings) as folder:
+        return folder
 
 
 @pytest.fixture
@@ -86,9 +91,7 @@ def test_evaluate_model_weighs_every_text_alike(smoke, model, tokenizer):
 
 
 def test_training_twice_gives_the_same_weights_bit_for_bit(smoke, tmp_path):
-    folders = [
-        get_trained_model(replace(smoke, run_dir=str(tmp_path / name))) for name in ("one", "two")
-    ]
+    folders = [folder_of(replace(smoke, run_dir=str(tmp_path / name))) for name in ("one", "two")]
     one, two = (load_file(folder / "model.safetensors") for folder in folders)
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -100,13 +103,13 @@ def test_the_trained_model_is_kept_and_made_again_for_other_settings(smoke, monk
     monkeypatch.setattr(
         training, "train_one_epoch", lambda *args: calls.append(1) or original(*args)
     )
-    folder = get_trained_model(smoke)
+    folder = folder_of(smoke)
     assert len(calls) == 1
-    assert get_trained_model(smoke) == folder
+    assert folder_of(smoke) == folder
     assert len(calls) == 1
-    get_trained_model(replace(smoke, num_eval=smoke.num_eval // 2))
+    folder_of(replace(smoke, num_eval=smoke.num_eval // 2))
     assert len(calls) == 1
-    get_trained_model(replace(smoke, learning_rate=2e-4))
+    folder_of(replace(smoke, learning_rate=2e-4))
     assert len(calls) == 2
     loaded = AutoModelForSequenceClassification.from_pretrained(folder)
     assert loaded.config.id2label == {0: "negative", 1: "positive"}
@@ -122,7 +125,7 @@ def test_the_best_epoch_is_kept_and_not_the_last(smoke, monkeypatch):
         return next(losses), 0.5
 
     monkeypatch.setattr(training, "evaluate_model", fake_evaluation)
-    folder = get_trained_model(replace(smoke, num_epochs=3))
+    folder = folder_of(replace(smoke, num_epochs=3))
     saved = load_file(folder / "model.safetensors")["classifier.weight"]
     assert torch.equal(saved, weights[1])
     assert not torch.equal(saved, weights[2])
@@ -130,21 +133,22 @@ def test_the_best_epoch_is_kept_and_not_the_last(smoke, monkeypatch):
 
 def test_a_loss_that_is_no_number_leaves_no_model(smoke, monkeypatch):
     monkeypatch.setattr(training, "evaluate_model", lambda *args: (float("nan"), 0.5))
-    with pytest.raises(AssertionError, match="not a number: try a smaller learning_rate"):
-        get_trained_model(smoke)
+    with pytest.raises(UserError, match="not a number: try a smaller learning_rate"):
+        folder_of(smoke)
     assert not (Path(smoke.run_dir) / "model").exists()
 
 
 def test_an_interrupted_training_leaves_the_old_model(smoke, monkeypatch):
-    folder = get_trained_model(smoke)
+    folder = folder_of(smoke)
     before = (folder / "model.safetensors").read_bytes()
     monkeypatch.setattr(
         training, "evaluate_model", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     with pytest.raises(KeyboardInterrupt):
-        get_trained_model(replace(smoke, learning_rate=2e-4))
+        folder_of(replace(smoke, learning_rate=2e-4))
     assert (folder / "model.safetensors").read_bytes() == before
-    assert sorted(path.name for path in folder.parent.iterdir()) == ["data", "model"]
+    left = sorted(path.name for path in folder.parent.iterdir() if not path.name.endswith(".lock"))
+    assert left == ["checkpoints", "data", "model"]
 
 
 def test_a_device_that_is_not_there_is_refused():

@@ -1,0 +1,139 @@
+"""Whatever stands in a parameter or a table: it is taken, or refused in one line. Found by hypothesis."""
+
+import io
+import json
+from time import perf_counter
+
+import pandas as pd
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from conftest import SMOKE
+from helpers.data import prepare_data
+from helpers.errors import UserError
+from helpers.parameters import PARAMETERS, Settings, check_values
+
+EXAMPLES = settings(
+    max_examples=300,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+def refused(call, *arguments, **options):
+    """Call; return its result, or None if it was refused in one line. Anything else is a fault."""
+    start = perf_counter()
+    try:
+        return call(*arguments, **options)
+    except UserError as error:
+        assert str(error) and "\n" not in str(error)
+        assert len(str(error)) < 2000
+        return None
+    finally:
+        assert perf_counter() - start < 5
+
+
+names = st.one_of(st.sampled_from(sorted(PARAMETERS)), st.text(max_size=20))
+values = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.integers(min_value=-2, max_value=600),
+    st.floats(),
+    st.text(max_size=50),
+    st.binary(max_size=5),
+    st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=1),
+    st.sampled_from(
+        ["../..", "/", ".", "~", "none", "a/b", "a/b@c", "C:\\x", "\\\\host\\x", "a\0b"]
+    ),
+)
+
+
+@EXAMPLES
+@given(st.dictionaries(names, values, max_size=4))
+def test_any_parameters(given_values):
+    taken = refused(check_values, given_values, with_rows=False)
+    assert taken is None or isinstance(taken, Settings)
+
+
+cells = st.one_of(
+    st.text(max_size=12),
+    st.sampled_from(
+        ["", " ", "good", "bad", "0", "1", "1.0", "nan", "NA", "True", '"', "a,b", "a\nb", "\x00"]
+    ),
+)
+tables = st.lists(st.tuples(cells, cells), min_size=0, max_size=40)
+separators = st.sampled_from([",", ";", "\t", "|"])
+encodings = st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-32", "latin-1", "cp1252"])
+endings = st.sampled_from([".csv", ".tsv", ".json", ".jsonl", ".parquet"])
+
+# Enough rows of two classes that the faults among them decide what becomes of the file.
+PADDING = [(f"review {n}", "good" if n % 2 else "bad") for n in range(60)]
+
+
+def take(file):
+    """Check a file, and prepare its rows if it is taken."""
+    small = {"num_train": 8, "num_validation": 2, "num_eval": 2}
+    run_dir = str(file.with_suffix(".run"))
+    own = {**SMOKE, **small, "dataset_name": str(file), "run_dir": run_dir}
+    own = refused(check_values, own)
+    if own is not None:
+        rows = prepare_data(own)
+        assert rows["train"].num_rows == 8
+        assert all(text.strip() for text in rows["train"]["text"])
+
+
+def new_file(folder, ending):
+    return folder / f"{len(list(folder.iterdir()))}{ending}"
+
+
+@EXAMPLES
+@given(rows=tables, separator=separators, encoding=encodings, quoting=st.booleans())
+@example([("a", "1"), ("b", "good")], ",", "utf-8", True)
+@example([("a\x1b[31m", "good")], ";", "utf-16", True)
+def test_any_table(tmp_path, rows, separator, encoding, quoting):
+    table = pd.DataFrame(PADDING + rows, columns=["text", "label"])
+    content = io.StringIO()
+    if quoting:
+        table.to_csv(content, index=False, sep=separator)
+    else:
+        for row in [["text", "label"], *table.to_numpy().tolist()]:
+            content.write(separator.join(row) + "\n")
+    file = new_file(tmp_path, ".csv")
+    file.write_bytes(content.getvalue().encode(encoding, errors="replace"))
+    take(file)
+
+
+@EXAMPLES
+@given(content=st.binary(max_size=300), ending=endings)
+def test_any_bytes(tmp_path, content, ending):
+    file = new_file(tmp_path, ending)
+    file.write_bytes(content)
+    take(file)
+
+
+@EXAMPLES
+@given(
+    records=st.lists(
+        st.dictionaries(
+            st.sampled_from(["text", "label", "other"]),
+            st.recursive(
+                st.one_of(
+                    st.none(), st.booleans(), st.integers(-3, 3), st.floats(), st.text(max_size=5)
+                ),
+                lambda inner: st.lists(inner, max_size=2),
+                max_leaves=3,
+            ),
+        ),
+        max_size=20,
+    ),
+    lines=st.booleans(),
+)
+def test_any_records(tmp_path, records, lines):
+    rows = [{"text": text, "label": label} for text, label in PADDING] + records
+    file = new_file(tmp_path, ".jsonl" if lines else ".json")
+    content = "\n".join(map(json.dumps, rows)) if lines else json.dumps(rows)
+    file.write_text(content, encoding="utf-8")
+    take(file)

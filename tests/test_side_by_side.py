@@ -1,0 +1,119 @@
+"""Runs that share a clone, a cache and a run folder do not get into each other's way."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from conftest import SMOKE
+from helpers.runs import locked, new_folder
+
+ROOT = Path(__file__).resolve().parent.parent
+FIGURES = {
+    "05_evaluation": ["show-metrics", "compare-baselines", "score-classes"],
+    "06_trainer": ["show-accuracy", "compare-accuracy"],
+}
+
+
+def start(chapter, seed, run_dir, out, home):
+    command = [sys.executable, "-m", "papermill", f"notebooks/{chapter}.ipynb", str(out)]
+    for name, value in {**SMOKE, "seed": seed, "run_dir": str(run_dir)}.items():
+        command += ["-p", name, str(value)]
+    environment = {**os.environ, "HF_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def figures(chapter, out):
+    """What the cells with figures of training printed."""
+    cells = {cell.id: cell for cell in nbformat.read(out, as_version=4).cells}
+    texts = ["".join(o.text for o in cells[name].outputs) for name in FIGURES[chapter]]
+    assert all("≈" in text for text in texts)
+    return texts
+
+
+@pytest.mark.faults
+def test_four_runs_at_once_end_as_if_each_were_alone(tmp_path, loopback):
+    """One run folder, and a cache that is empty at first; two of the runs have the same settings."""
+    runs = [("05_evaluation", 1), ("05_evaluation", 1), ("05_evaluation", 2), ("06_trainer", 3)]
+    home = tmp_path / "home"
+    together = [
+        start(chapter, seed, tmp_path / "run", tmp_path / f"{number}.ipynb", home)
+        for number, (chapter, seed) in enumerate(runs)
+    ]
+    for process in together:
+        said, _ = process.communicate(timeout=500)
+        assert process.returncode == 0, said[-3000:]
+    alone = {}
+    for number, (chapter, seed) in enumerate(runs):
+        if (chapter, seed) not in alone:
+            out = tmp_path / f"alone-{number}.ipynb"
+            process = start(chapter, seed, tmp_path / f"run-{number}", out, home)
+            said, _ = process.communicate(timeout=500)
+            assert process.returncode == 0, said[-3000:]
+            alone[chapter, seed] = figures(chapter, out)
+        assert figures(chapter, tmp_path / f"{number}.ipynb") == alone[chapter, seed]
+    left = [
+        path.name
+        for path in (tmp_path / "run").iterdir()
+        if re.match(r"\.(?!.*\.lock$)", path.name)
+    ]
+    assert left == []
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from helpers.runs import locked
+
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_run_waits_for_another_and_a_killed_one_is_not_waited_for(tmp_path, capsys):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "model")],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout.readline() == "held\n"
+    waiter = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "model")],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert (
+        waiter.stdout.readline()
+        == "Another run works on model of the same run_dir: waiting for it.\n"
+    )
+    time.sleep(0.5)
+    holder.kill()
+    holder.wait()
+    assert waiter.stdout.readline() == "held\n"
+    waiter.kill()
+    waiter.wait()
+    with locked(tmp_path / "model"):
+        pass
+    assert capsys.readouterr().out == ""
+
+
+def test_a_lock_within_a_lock_of_the_same_run_is_no_lock_out(tmp_path):
+    with locked(tmp_path / "model"), new_folder(tmp_path / "model", {"a": 1}) as folder:
+        (folder / "weights").write_text("1")
+    assert (tmp_path / "model" / "weights").read_text() == "1"

@@ -1,0 +1,155 @@
+"""What a data file or a parameter holds is text: never run, never markup, never a place to write to."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from nbconvert import HTMLExporter
+
+from conftest import SMOKE
+from helpers.errors import UserError
+from helpers.parameters import check_values
+from helpers.runner import all_chapters, run_chapters
+
+ROOT = Path(__file__).resolve().parent.parent
+
+TRAPS = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(2)>",
+    "</pre></div><iframe src=javascript:alert(3)>",
+    "{{ 7 * 7 }}{% raw %}{settings.run_dir!r}%(name)s",
+    "$(touch trapped) `touch trapped` ; touch trapped",
+    "=HYPERLINK(1)",
+    "__import__('os').system('touch trapped')",
+    "../../../trapped",
+    "$\\frac{1}{$ \\unknown $$",
+    "\x1b[31mred\x1b[0m \x07 \x08 \x7f",
+    "مرحبا \u202eright to left\u202c שלום",
+    "👩\u200d👩\u200d👧 emoji 🇩🇪 zero\u200bwidth",
+    "long " * 200_000,  # a megabyte
+]
+CLASSES = ["<b>bold</b>\n<script>alert(4)</script>", "$\\frac{1}{$ ../../trapped {{ 7*7 }}"]
+
+
+@pytest.fixture(scope="module")
+def trapped(tmp_path_factory):
+    """Chapters 01, 05 and 10 on a file full of traps: its folder, and what lay outside before and after."""
+    folder = tmp_path_factory.mktemp("traps")
+    rows = [
+        {"text": f"{n} {TRAPS[n % len(TRAPS)]}", "label": CLASSES[n % 3 == 0]} for n in range(120)
+    ]
+    pd.DataFrame(rows).to_csv(folder / "rows {{ 7*7 }};$(touch trapped).csv", index=False)
+    file = str(folder / "rows {{ 7*7 }};$(touch trapped).csv")
+    run_dir = folder / "runs" / "{{ 7*7 }} $(touch trapped) <b>"
+    before = outside(folder)
+    chapters = [path for path in all_chapters() if path.stem[:2] in ("01", "05", "10")]
+    run_chapters(
+        chapters,
+        {
+            **SMOKE,
+            "num_validation": 16,
+            "num_eval": 16,
+            "dataset_name": file,
+            "run_dir": str(run_dir),
+        },
+        progress=False,
+    )
+    return run_dir, before, outside(folder)
+
+
+def outside(folder):
+    """All files of the project and of the folder of the test, but for run folders and caches."""
+    found = subprocess.run(
+        ["git", "status", "--short", "--untracked-files=all"], cwd=ROOT, capture_output=True
+    )
+    return found.stdout, sorted(path.name for path in folder.iterdir())
+
+
+def test_nothing_is_written_outside_the_run_folder(trapped):
+    run_dir, before, after = trapped
+    assert after[0] == before[0]
+    assert after[1] == sorted([*before[1], "runs"])
+    assert [path.name for path in run_dir.parent.iterdir()] == [run_dir.name]
+    assert not list(ROOT.rglob("trapped")) and not list(run_dir.rglob("trapped"))
+
+
+def test_markup_is_shown_as_text(trapped):
+    """In every output of the notebooks, and in the page that nbconvert makes of them."""
+    run_dir, _, _ = trapped
+    for path in run_dir.glob("*.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            for output in cell.get("outputs", []):
+                data = output.get("data", {})
+                for kind in ("text/html", "text/markdown", "image/svg+xml", "text/latex"):
+                    assert not re.search(r"<(script|img|iframe|b>)", data.get(kind, "")), cell.id
+                assert "application/javascript" not in data, cell.id
+        page, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
+        assert "<script>alert" not in page and "<img src=x" not in page
+        assert "<iframe" not in page and "<b>bold" not in page
+    assert "&lt;script&gt;alert(4)" in page
+
+
+def test_the_card_and_the_config_hold_the_names_as_text(trapped):
+    run_dir, _, _ = trapped
+    card = (run_dir / "model" / "README.md").read_text()
+    assert "<script>" not in card
+    config = json.loads((run_dir / "model" / "config.json").read_text())
+    assert set(config["id2label"].values()) == set(CLASSES)
+    assert r"7\*7" in card  # no template has made 49 of it
+
+
+def test_texts_pass_through_as_they_are(trapped):
+    from datasets import load_from_disk
+
+    run_dir, _, _ = trapped
+    splits = load_from_disk(run_dir / "data")
+    texts = [text for rows in splits.values() for text in rows["text"]]
+    for trap in TRAPS:
+        assert any(text.split(" ", 1)[1].strip() == trap.strip() for text in texts), trap[:40]
+
+
+@pytest.mark.parametrize(
+    "name", ["text_column", "label_column", "model_name", "dataset_name", "run_dir"]
+)
+@pytest.mark.parametrize("trap", TRAPS[:9])
+def test_a_parameter_is_text_too(name, trap, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = {**SMOKE, "run_dir": str(tmp_path / "run")}
+    own[name] = str(tmp_path / trap) if name == "run_dir" else trap
+    try:
+        check_values(own)
+    except UserError as error:
+        assert "\n" not in str(error)
+    assert not list(tmp_path.rglob("trapped"))
+
+
+def test_a_parameter_is_no_code_in_a_notebook(tmp_path):
+    """papermill writes parameters into a cell; a value must not end its string."""
+    trap = '"; open("trapped", "w").close(); x = "'
+    command = [sys.executable, "-m", "helpers.runner", "02", "-f", "parameters/smoke.yaml"]
+    command += ["-p", "run_dir", str(tmp_path / "run"), "-p", "text_column", trap]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "has no column" in done.stderr
+    assert not list(ROOT.rglob("trapped")) and not list(tmp_path.rglob("trapped"))
+
+
+def test_no_pickle_is_loaded_and_no_foreign_code_run():
+    """Neither the switch for foreign code nor a reader of pickles stands in helpers or chapters."""
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "helpers").rglob("*.py")]
+    sources += [
+        cell.source
+        for path in all_chapters()
+        for cell in nbformat.read(path, as_version=4).cells
+        if cell.cell_type == "code"
+    ]
+    for source in sources:
+        for word in ("trust_remote_code", "pickle.load", "torch.load(", "joblib", "dill"):
+            assert word not in source

@@ -3,18 +3,20 @@ PYTHON ?= python3
 PARAMETERS ?=
 ARGS ?=
 CHAPTERS ?=
+REPO ?=
 VENV := .venv
 LOWEST := .venv-lowest
 CONSTRAINTS := constraints.txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LAB := $(VENV)/.lab
+BROWSER := $(VENV)/.browser
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet --constraint $(CONSTRAINTS)
 
-.PHONY: help setup run test lowest lab lint refresh ranges accuracies overhead bench bench-gpu bench-data clean
+.PHONY: help setup run test test-faults test-elsewhere test-browser lowest lab lint refresh ranges accuracies overhead links bench bench-gpu bench-data clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 $(READY): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed, but $(PYTHON) is $$($(PYTHON) --version): call make PYTHON=/path/to/a/newer/python3"; exit 1; }
@@ -26,14 +28,27 @@ $(LAB): $(READY)
 	$(INSTALL) --editable '.[keras,lab,test]'
 	@touch $@
 
+$(BROWSER): $(READY)
+	$(INSTALL) --editable '.[browser,keras,lab,test]'
+	@touch $@
+
 setup: $(READY) ## a virtual environment in .venv with exact versions; the other targets call it
 
 run: $(READY) ## run all chapters; make run PARAMETERS=parameters/smoke.yaml is the quick look, CHAPTERS="04 05" a choice
 	@$(BIN)/python -m helpers.runner $(CHAPTERS) $(if $(PARAMETERS),-f $(PARAMETERS))
 
 test: $(READY) ## all tests, and all chapters against their stored outputs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m "not faults and not elsewhere and not browser" tests
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 600 --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
+
+test-faults: $(READY) ## the long tests of crashes: twenty kills on each road, four runs side by side
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m faults tests
+
+test-elsewhere: $(READY) ## all chapters as single files in an environment like Colab's
+	$(BIN)/python -m pytest -m elsewhere tests
+
+test-browser: $(BROWSER) ## all chapters in JupyterLab, in Chromium; screenshots in runs/screenshots
+	$(BIN)/python -m pytest -m browser tests
 
 lowest: $(READY) ## the same tests with the lowest versions that pyproject.toml allows, in .venv-lowest
 	@mkdir -p $(LOWEST)
@@ -58,6 +73,9 @@ accuracies: $(READY) ## measure the accuracy of the three roads over several see
 
 overhead: $(READY) ## what the chapters of the last make run cost beside their work: kernels and imports
 	$(BIN)/python -m helpers.maintenance overhead
+
+links: $(READY) ## write the repository's address into chapters and README; make links REPO=owner/name
+	@$(BIN)/python -m helpers.maintenance links $(if $(REPO),--repo $(REPO))
 
 bench: $(READY) ## speed and accuracy of every way to train; ARGS=--quick measures speed alone, in 25 minutes
 	$(BIN)/python -m benchmarks.bench $(ARGS)

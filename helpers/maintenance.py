@@ -1,11 +1,12 @@
 """For maintainers: store the chapters' outputs, measure the intervals of their figures.
 
 `python -m helpers.maintenance refresh` runs every chapter with the default parameters and writes
-its outputs into notebooks/. `python -m helpers.maintenance ranges` runs chapters 03 to 07 with several
-seeds and writes the interval of each figure to helpers/expected.json; refresh afterwards.
+its outputs into notebooks/. `python -m helpers.maintenance ranges` runs the chapters that train a model
+with several seeds and writes the interval of each figure to helpers/expected.json; refresh afterwards.
 `python -m helpers.maintenance accuracies` trains on all three roads with more seeds and writes their
 accuracies to helpers/accuracies.json.
 `python -m helpers.maintenance overhead` prints what the chapters of the last `make run` cost beside their work.
+`python -m helpers.maintenance links --repo owner/name` writes the project's address into all that says it.
 `python -m helpers.maintenance lowest` prints the lowest versions of pyproject.toml, for pip.
 """
 
@@ -21,6 +22,8 @@ import tomllib
 
 import nbformat
 
+from helpers.errors import UserError
+from helpers.links import write_links
 from helpers.parameters import Settings, parameters_cell
 from helpers.runner import NOTEBOOKS, all_chapters, run_chapters, table
 from helpers.runs import EXPECTED, read_metrics, run_folder, write_json
@@ -38,9 +41,12 @@ NOT_OF_TRAINING = {
     "difference_of_logits",
     "difference_of_losses",
     "speed_of_trainer",
+    "recall_of_rare_class",
+    "recall_of_rare_class_balanced",
 }
-# The chapters that train a model to keep; later ones measure speed, or repeat what is known.
-TRAINING = ("03", "07")
+# The chapters that train a model to keep; 08 and 09 measure speed, or repeat what is known.
+TRAINING = ("03", "04", "05", "06", "07", "10")
+MAGIC = re.compile(r"\s*[%!]")
 PICTURE = NOTEBOOKS.parent / "images" / "baselines.png"
 
 
@@ -75,7 +81,7 @@ def stored_form(notebook):
         cell.metadata = {
             name: value
             for name, value in cell.metadata.items()
-            if name in ("tags", "reason") and value
+            if name in ("tags", "reason", "alt") and value
         }
     nbformat.validate(notebook)
     return notebook
@@ -90,8 +96,7 @@ def interval(values):
 
 def measure_ranges(seeds):
     """Run the chapters that train with every seed, and write the intervals of their figures."""
-    first, last = TRAINING
-    chapters = [path for path in all_chapters() if first <= path.stem[:2] <= last]
+    chapters = [path for path in all_chapters() if path.stem[:2] in TRAINING]
     for seed in seeds:
         metrics = run_chapters(chapters, {"seed": seed, "run_dir": f"runs/ranges/seed-{seed}"})
         print(table(metrics), flush=True)
@@ -138,12 +143,12 @@ def measure_accuracies(seeds):
 def lowest():
     """Return a pip constraint for each dependency: the lowest version that pyproject.toml allows.
 
-    JupyterLab is left out: no test needs it.
+    JupyterLab and the browser's driver are left out: `make test` needs neither.
     """
     project = tomllib.loads((NOTEBOOKS.parent / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    lines = project["dependencies"] + [r for name in extras if name != "lab" for r in extras[name]]
-    return [re.sub("[>=]=", "==", line) for line in lines]
+    lines = project["dependencies"] + extras["keras"] + extras["test"]
+    return [re.sub("[>=]=([^,]+).*", r"==\1", line) for line in lines]
 
 
 def overhead(folder):
@@ -157,7 +162,7 @@ def overhead(folder):
         notebook = nbformat.read(folder / path.name, as_version=4)
         cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
         code = (line for cell in cells for line in f"{cell.source}\n".splitlines(keepends=True))
-        nodes = ast.walk(ast.parse("".join(line for line in code if "%pip" not in line)))
+        nodes = ast.walk(ast.parse("".join(line for line in code if not MAGIC.match(line))))
         imports = [ast.unparse(n) for n in nodes if isinstance(n, (ast.Import, ast.ImportFrom))]
         timed = ["from time import perf_counter", "start = perf_counter()", *imports]
         command = [sys.executable, "-c", "\n".join([*timed, "print(perf_counter() - start)"])]
@@ -180,14 +185,20 @@ def main(arguments=None):
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m helpers.maintenance", description=__doc__)
     parser.add_argument(
-        "command", choices=("refresh", "ranges", "accuracies", "overhead", "lowest")
+        "command", choices=("refresh", "ranges", "accuracies", "overhead", "links", "lowest")
     )
     parser.add_argument(
         "--seeds", type=json.loads, help="JSON list of seeds for ranges and accuracies"
     )
+    parser.add_argument("--repo", help="owner/name on GitHub for links (default: git's origin)")
     arguments = parser.parse_args(arguments)
     if arguments.command == "refresh":
         refresh()
+    elif arguments.command == "links":
+        try:
+            print(f"https://github.com/{write_links(arguments.repo)}")
+        except UserError as error:
+            sys.exit(f"{type(error).__name__}: {error}")
     elif arguments.command == "ranges":
         measure_ranges(arguments.seeds or SEEDS)
     elif arguments.command == "accuracies":

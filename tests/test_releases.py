@@ -59,6 +59,7 @@ NAMES = {
     "ends": ["pandas:Series"],
     "every": ["pandas:DataFrame"],
     "figure": ["matplotlib.figure:Figure"],
+    "file": ["pathlib:Path"],
     "folder": ["pathlib:Path"],
     "labels": ["numpy:ndarray", "torch:Tensor"],
     "lengths": ["torch:Tensor"],
@@ -72,7 +73,9 @@ NAMES = {
     "predictions": ["numpy:ndarray", "torch:Tensor"],
     "probabilities": ["numpy:ndarray"],
     "progress_bar": ["tqdm.auto:tqdm"],
+    "reviews": ["pandas:DataFrame"],
     "rows": ["datasets:DatasetDict", "datasets:Dataset"],
+    "specifier": ["packaging.specifiers:SpecifierSet"],
     "splits": ["datasets:DatasetDict"],
     "texts": ["pandas:Series"],
     "tokenized_datasets": ["datasets:DatasetDict"],
@@ -119,6 +122,7 @@ PASSED_ON = {
     "transformers:pipeline": [
         "transformers:TextClassificationPipeline",
         "transformers:TextClassificationPipeline._sanitize_parameters",
+        "transformers:PreTrainedTokenizerBase.__call__",
     ],
     "transformers:TextClassificationPipeline.__call__": [
         "transformers:TextClassificationPipeline._sanitize_parameters"
@@ -127,7 +131,7 @@ PASSED_ON = {
 # Their keywords are data: names of splits, features or columns.
 DATA = ["datasets:DatasetDict", "datasets:Features", "transformers:BatchEncoding"]
 # Keywords that a model's from_pretrained takes out of its **kwargs, and still has to.
-PRETRAINED = {"attn_implementation", "device_map", "dtype", "subfolder", "trust_remote_code"}
+PRETRAINED = {"attn_implementation", "device_map", "dtype", "subfolder"}
 # Keys of a dictionary that is unpacked into a call, where the code does not show them.
 UNPACKED = {
     "batch": ("input_ids", "attention_mask", "token_type_ids", "labels"),

@@ -11,9 +11,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LAB := $(VENV)/.lab
 BROWSER := $(VENV)/.browser
+SITE := $(VENV)/.site
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet --constraint $(CONSTRAINTS)
 
-.PHONY: help setup run test test-faults test-elsewhere test-browser lowest lab lint refresh ranges accuracies overhead links bench bench-gpu bench-data clean
+.PHONY: help setup run test test-faults test-elsewhere test-exercises test-browser lowest lab site lint refresh ranges accuracies overhead exercises links bench bench-gpu bench-data clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -29,7 +30,11 @@ $(LAB): $(READY)
 	@touch $@
 
 $(BROWSER): $(READY)
-	$(INSTALL) --editable '.[browser,keras,lab,test]'
+	$(INSTALL) --editable '.[browser,keras,lab,site,test]'
+	@touch $@
+
+$(SITE): $(READY)
+	$(INSTALL) --editable '.[keras,site,test]'
 	@touch $@
 
 setup: $(READY) ## a virtual environment in .venv with exact versions; the other targets call it
@@ -38,8 +43,8 @@ run: $(READY) ## run all chapters; make run PARAMETERS=parameters/smoke.yaml is 
 	@$(BIN)/python -m helpers.runner $(CHAPTERS) $(if $(PARAMETERS),-f $(PARAMETERS))
 
 test: $(READY) ## all tests, and all chapters against their stored outputs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m "not faults and not elsewhere and not browser" tests
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 600 --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m "not faults and not elsewhere and not exercises and not browser" tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --nbval --nbval-current-env --nbval-cell-timeout 600 --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
 
 test-faults: $(READY) ## the long tests of crashes: twenty kills on each road, four runs side by side
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m faults tests
@@ -47,7 +52,10 @@ test-faults: $(READY) ## the long tests of crashes: twenty kills on each road, f
 test-elsewhere: $(READY) ## all chapters as single files in an environment like Colab's
 	$(BIN)/python -m pytest -m elsewhere tests
 
-test-browser: $(BROWSER) ## all chapters in JupyterLab, in Chromium; screenshots in runs/screenshots
+test-exercises: $(READY) ## the solutions of all exercises, and mistakes that the checks have to find
+	$(BIN)/python -m pytest -m exercises tests
+
+test-browser: $(BROWSER) ## all chapters in JupyterLab, and the site, in Chromium; screenshots in runs/screenshots
 	$(BIN)/python -m pytest -m browser tests
 
 lowest: $(READY) ## the same tests with the lowest versions that pyproject.toml allows, in .venv-lowest
@@ -57,6 +65,9 @@ lowest: $(READY) ## the same tests with the lowest versions that pyproject.toml 
 
 lab: $(LAB) ## install JupyterLab too, and open the chapters in it
 	$(BIN)/jupyter lab --notebook-dir notebooks
+
+site: $(SITE) ## the chapters with their stored outputs as static pages in runs/site
+	$(BIN)/python -m sphinx -W --keep-going --quiet -c docs . runs/site
 
 lint: $(READY) ## check the style of code and notebooks
 	$(BIN)/ruff check .
@@ -73,6 +84,9 @@ accuracies: $(READY) ## measure the accuracy of the three roads over several see
 
 overhead: $(READY) ## what the chapters of the last make run cost beside their work: kernels and imports
 	$(BIN)/python -m helpers.maintenance overhead
+
+exercises: $(READY) ## write the exercises of solutions/ into the chapters, without the answers
+	$(BIN)/python -m helpers.maintenance exercises
 
 links: $(READY) ## write the repository's address into chapters and README; make links REPO=owner/name
 	@$(BIN)/python -m helpers.maintenance links $(if $(REPO),--repo $(REPO))

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -36,10 +37,20 @@ if os.name == "posix":
 SHARED = ("smoke_run", "measured", "one_and_two", "two_trainings", "trapped", "one_process")
 
 
+# Two processes compare the chapters, each in this order: 05 to 07 find the models of 04 and 06.
+SIDE_BY_SIDE = (("04", "05", "10", "08", "01", "02", "03"), ("06", "07", "09"))
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist writes the groups into the names of the tests
 def pytest_collection_modifyitems(items):
     """Let one process run all tests that need the same long run (`--dist loadgroup`)."""
+    chapters = [number for group in SIDE_BY_SIDE for number in group]
+    if all(item.path.suffix == ".ipynb" and item.path.name[:2] in chapters for item in items):
+        items.sort(key=lambda item: chapters.index(item.path.name[:2]))
     for item in items:
+        for group in SIDE_BY_SIDE:
+            if item.path.suffix == ".ipynb" and item.path.name[:2] in group:
+                item.add_marker(pytest.mark.xdist_group(f"chapters-{group[0]}"))
         for fixture in SHARED:
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(pytest.mark.xdist_group(fixture))
@@ -70,6 +81,43 @@ def loopback():
             return
         except OSError as error:
             pytest.skip(f"no loopback interface: {error}")
+
+
+SCREENSHOTS = ROOT / "runs" / "screenshots"
+MINUTE = 60_000  # milliseconds, as Playwright counts
+WIDTH, HEIGHT = 1280, 900
+
+
+def free_port():
+    """Return the number of a port on loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """The system's Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next((found for found in map(shutil.which, names) if found), None)
+    if path is None:
+        pytest.fail("there is no Chromium: install the package `chromium`")
+    with sync_playwright() as running:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = running.chromium.launch(executable_path=path, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A page of Chromium."""
+    page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+    page.set_default_timeout(MINUTE)
+    yield page
+    page.close()
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ with several seeds and writes the interval of each figure to helpers/expected.js
 `python -m helpers.maintenance accuracies` trains on all three roads with more seeds and writes their
 accuracies to helpers/accuracies.json.
 `python -m helpers.maintenance overhead` prints what the chapters of the last `make run` cost beside their work.
+`python -m helpers.maintenance exercises` writes the exercises of solutions/ into the chapters.
 `python -m helpers.maintenance links --repo owner/name` writes the project's address into all that says it.
 `python -m helpers.maintenance lowest` prints the lowest versions of pyproject.toml, for pip.
 """
@@ -23,6 +24,7 @@ import tomllib
 import nbformat
 
 from helpers.errors import UserError
+from helpers.exercises import write_exercises
 from helpers.links import write_links
 from helpers.parameters import Settings, parameters_cell
 from helpers.runner import NOTEBOOKS, all_chapters, run_chapters, table
@@ -184,9 +186,8 @@ def print_overhead(costs):
 def main(arguments=None):
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m helpers.maintenance", description=__doc__)
-    parser.add_argument(
-        "command", choices=("refresh", "ranges", "accuracies", "overhead", "links", "lowest")
-    )
+    commands = ("refresh", "ranges", "accuracies", "overhead", "exercises", "links", "lowest")
+    parser.add_argument("command", choices=commands)
     parser.add_argument(
         "--seeds", type=json.loads, help="JSON list of seeds for ranges and accuracies"
     )
@@ -194,6 +195,8 @@ def main(arguments=None):
     arguments = parser.parse_args(arguments)
     if arguments.command == "refresh":
         refresh()
+    elif arguments.command == "exercises":
+        write_exercises(all_chapters())
     elif arguments.command == "links":
         try:
             print(f"https://github.com/{write_links(arguments.repo)}")

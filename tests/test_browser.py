@@ -7,7 +7,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -18,27 +17,18 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from conftest import SMOKE
+from conftest import MINUTE, SCREENSHOTS, SMOKE, WIDTH, free_port
 from helpers.runner import all_chapters
 
 pytestmark = [pytest.mark.browser]
-playwright = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright.sync_api")
 
 ROOT = Path(__file__).resolve().parent.parent
-SCREENSHOTS = ROOT / "runs" / "screenshots"
-MINUTE = 60_000
-WIDTH, HEIGHT = 1280, 900
 SETTINGS = {
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
     # Cells out of sight stay in the page, so that a test can look at them.
     "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
 }
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Lab:
@@ -112,28 +102,6 @@ class Lab:
 def lab(tmp_path_factory):
     with Lab(tmp_path_factory.mktemp("lab")) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = next(
-        (p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None
-    )
-    if path is None:
-        pytest.fail("there is no Chromium: install the package `chromium`")
-    with playwright.sync_playwright() as running:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = running.chromium.launch(executable_path=path, args=arguments)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser):
-    page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
-    page.set_default_timeout(MINUTE)
-    yield page
-    page.close()
 
 
 def open_chapter(page, lab, name, mode="lab"):

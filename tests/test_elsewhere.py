@@ -15,6 +15,7 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+import yaml
 from papermill.exceptions import PapermillExecutionError
 
 from conftest import SMOKE
@@ -172,6 +173,43 @@ def test_without_the_project_the_cell_says_so(bare, kernels, tmp_path, monkeypat
         run_alone(nbformat.read(all_chapters()[0], as_version=4), tmp_path)
     setup = setup_cell(nbformat.read(tmp_path / "done.ipynb", as_version=4))
     assert "nowhere' does not exist" in setup.outputs[0].text or "fatal:" in setup.outputs[0].text
+
+
+@pytest.mark.elsewhere
+def test_the_environment_of_binder_and_studio_lab_runs_a_chapter(remote, tmp_path, loopback):
+    """What pip gets of environment.yml, in a new environment. What is written stays in the project."""
+    project, environment, home = tmp_path / "project", tmp_path / "environment", tmp_path / "home"
+    home.mkdir()
+    git(tmp_path, "clone", "--quiet", str(remote), str(project))
+    dependencies = yaml.safe_load((project / "environment.yml").read_text())["dependencies"]
+    (wanted,) = (item["pip"] for item in dependencies if isinstance(item, dict))
+    (project / "wanted.txt").write_text("\n".join(wanted))  # as conda does
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    command = ["-m", "pip", "install", "--quiet", "--retries", "0", "--requirement", "wanted.txt"]
+    done = subprocess.run(
+        [environment / "bin" / "python", *command], cwd=project, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    size = sum(file.lstat().st_size for file in environment.rglob("*"))
+    assert size < 6e9
+
+    apart = {"HOME": str(home), "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    command = ["papermill", "notebooks/02_dataloaders.ipynb", "out.ipynb", "--no-progress-bar"]
+    done = subprocess.run(
+        [environment / "bin" / command[0], *command[1:], "-f", "parameters/smoke.yaml"],
+        cwd=project,
+        env={name: value for name, value in os.environ.items() if name != "HF_HOME"} | apart,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    torch = [environment / "bin" / "python", "-c", "import torch; print(torch.version.cuda)"]
+    assert subprocess.run(torch, capture_output=True, text=True).stdout == "None\n"
+    status = ["git", "status", "--short", "--untracked-files=all"]
+    made = subprocess.run(status, cwd=project, capture_output=True, text=True).stdout.split()
+    assert made[1::2] == ["out.ipynb", "wanted.txt"]
+    assert (project / "runs" / "default" / "metrics.json").is_file()
+    assert {path.name for path in home.iterdir()} <= {".cache", ".ipython", ".local"}
 
 
 @pytest.fixture

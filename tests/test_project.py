@@ -120,7 +120,9 @@ def test_the_conda_environment_installs_the_project_and_lists_nothing_again():
     conda = [item for item in dependencies if isinstance(item, str)]
     pip = next(item["pip"] for item in dependencies if isinstance(item, dict))
     assert [re.split("[=<>]", item)[0] for item in conda] == ["python", "pip"]
-    assert pip == ["--constraint constraints.txt", "--editable .[keras,lab,test]"]
+    index, *rest = pip
+    assert index == "--extra-index-url https://download.pytorch.org/whl/cpu"
+    assert rest == ["--constraint constraints.txt", "--editable .[keras,lab,test]"]
 
 
 def test_make_sets_up_from_the_same_two_files():
@@ -144,25 +146,23 @@ def test_make_sets_up_from_the_same_two_files():
 
 def test_ci_runs_every_test_file_and_every_chapter():
     """A test that no command runs is none. No folder is named but tests and notebooks, and nothing is left out."""
-    assert (
-        (ROOT / ".ci" / "run")
-        .read_text()
-        .rstrip()
-        .endswith("make test\nmake test-faults\nmake test-elsewhere")
-    )
-    commands, faults, elsewhere = map(recipe, ("test", "test-faults", "test-elsewhere"))
+    kinds = ("elsewhere", "exercises", "browser")
+    targets = ["make test", "make test-faults", *(f"make test-{kind}" for kind in kinds)]
+    assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("\n".join(targets))
+    commands, faults = map(recipe, ("test", "test-faults"))
     parallel = "-m pytest --numprocesses 2 --dist loadgroup"
     assert re.search(
-        rf'{parallel} -m "not faults and not elsewhere and not browser" tests$',
+        rf'{parallel} -m "not faults and not elsewhere and not exercises and not browser" tests$',
         commands,
         re.MULTILINE,
     )
     assert re.search(rf"{parallel} -m faults tests$", faults, re.MULTILINE)
-    assert re.search(r"-m pytest -m elsewhere tests$", elsewhere, re.MULTILINE)
-    assert re.search(r"-m pytest -m browser tests$", recipe("test-browser"), re.MULTILINE)
-    assert re.search(r"-m pytest --nbval .*notebooks$", commands, re.MULTILINE)
+    for kind in kinds:
+        one_by_one = rf"-m pytest -m {kind} tests$"
+        assert re.search(one_by_one, recipe(f"test-{kind}"), re.MULTILINE)
+    assert re.search(rf"{parallel} --nbval .*notebooks$", commands, re.MULTILINE)
     for word in ("--ignore", "--deselect", " -k ", " -m not", "--nbval-lax", "-x "):
-        assert word not in commands + faults + elsewhere
+        assert word not in commands + faults
     for path in ROOT.rglob("test_*.py"):
         if not {".venv", ".venv-lowest", "runs"} & set(path.relative_to(ROOT).parts):
             assert path.parent == ROOT / "tests", f"{path} is run by no command"
@@ -175,6 +175,7 @@ def test_the_workflow_runs_the_same_command_on_all_versions():
     crons = [entry["cron"] for entry in workflow[True]["schedule"]]  # YAML reads `on` as true
     commands = {
         "test": "make test",
+        "site": "make site",
         "newest-releases": "make test",
         "lowest-versions": "make lowest",
     }
@@ -186,7 +187,8 @@ def test_the_workflow_runs_the_same_command_on_all_versions():
     assert f"github.event.schedule == '{weekly}'" in jobs["newest-releases"]["if"]
     assert f"github.event.schedule == '{nightly}'" in jobs["lowest-versions"]["if"]
     steps = [step.get("run") for step in jobs["test"]["steps"]]
-    assert {"make test-faults", "make test-elsewhere", "make test-browser"} <= set(steps)
+    kinds = ("faults", "elsewhere", "exercises", "browser")
+    assert {f"make test-{kind}" for kind in kinds} <= set(steps)
     assert PYPROJECT["project"]["requires-python"] == ">=3.11"
 
 

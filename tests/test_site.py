@@ -1,0 +1,105 @@
+"""The static pages: built as `make site` does, walked through in Chromium, checked by axe."""
+
+import functools
+import http.server
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from conftest import SCREENSHOTS
+from helpers.links import links, project
+from helpers.runner import all_chapters
+
+pytestmark = [pytest.mark.browser]
+axe_playwright = pytest.importorskip("axe_playwright_python.sync_playwright")
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ["README", *(f"notebooks/{path.stem}" for path in all_chapters())]
+PAGES += [f"solutions/{path.stem}" for path in all_chapters()]
+TABLE = 800  # pixels
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """A server that logs nothing."""
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The address of the site, on loopback."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "--quiet", "-c", "docs", "."]
+    built = subprocess.run([*command, str(folder)], cwd=ROOT, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    handler = functools.partial(Quiet, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_make_builds_it_with_the_same_command():
+    makefile = (ROOT / "Makefile").read_text()
+    assert "$(BIN)/python -m sphinx -W --keep-going --quiet -c docs . runs/site" in makefile
+
+
+def test_the_start_leads_through_all_pages_and_back(page, site):
+    """By the link to the next page, as far as it goes; then one back."""
+    broken = []
+    page.on("requestfailed", lambda request: broken.append(request.url))
+    page.on("response", lambda got: broken.append(got.url) if got.status >= 400 else None)
+    page.goto(site)
+    page.wait_for_url(f"{site}/README.html")
+    for name in PAGES:
+        assert page.url == f"{site}/{name}.html"
+        assert page.title()
+        if name != PAGES[-1]:
+            page.click("a.right-next")
+    page.click("a.left-prev")
+    assert page.url == f"{site}/{PAGES[-2]}.html"
+    assert not [url for url in broken if url.startswith(site)]
+
+
+@pytest.mark.parametrize("path", all_chapters(), ids=lambda path: path.stem)
+def test_a_chapter_shows_its_links_figures_and_tables(path, page, site):
+    page.goto(f"{site}/notebooks/{path.stem}.html")
+    for label, address in links(f"notebooks/{path.name}", *project()).items():
+        assert page.get_attribute(f"a:text-is('{label}')", "href") == address
+    cells = nbformat.read(path, as_version=4).cells
+    alts = [cell.metadata.alt for cell in cells if "alt" in cell.metadata]
+    shown = "[...document.querySelectorAll('.cell_output img')].map(i => [i.alt, i.naturalWidth])"
+    assert [alt for alt, _ in page.evaluate(shown)] == alts
+    assert all(width >= 400 for _, width in page.evaluate(shown))
+    widths = "[...document.querySelectorAll('article table')].map(table => table.scrollWidth)"
+    assert all(width <= TABLE for width in page.evaluate(widths)), page.evaluate(widths)
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"site-{path.stem}.png", full_page=True)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_axe_finds_nothing_serious(name, theme, page, site):
+    page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+    page.goto(f"{site}/{name}.html")
+    assert page.get_attribute("html", "data-theme") == theme
+    found = axe_playwright.Axe().run(page).response["violations"]
+    serious = [
+        (rule["id"], node["html"][:200], node["any"][0]["message"] if node["any"] else "")
+        for rule in found
+        if rule["impact"] in ("serious", "critical")
+        for node in rule["nodes"]
+    ]
+    assert not serious, "\n".join(map(str, serious[:20]))
+
+
+def test_the_search_finds_a_chapter(page, site):
+    page.goto(f"{site}/search.html?q=warm-up")
+    page.wait_for_selector("#search-results li a")
+    found = page.locator("#search-results li a").all_inner_texts()
+    assert any("Optimizer and learning-rate schedule" in title for title in found), found

@@ -12,7 +12,6 @@ from helpers.links import project as address  # noqa: E402
 
 repository, release = address()
 project = "Fine-tuning, chapter by chapter"
-copyright = "Apache-2.0"
 html_title = project
 
 extensions = ["myst_nb"]
@@ -30,15 +29,19 @@ html_theme_options = {
     "use_repository_button": True,
     "use_source_button": True,
     "show_toc_level": 2,
+    "navbar_persistent": [],  # the search stands in the sidebar
+    "footer_content_items": [],
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
+html_static_path = ["style"]
+html_css_files = ["code.css"]
 html_extra_path = ["static"]  # index.html, which leads to README.html
 html_copy_source = False
 
 # A file that is no page of the site is shown where it lies, in the repository.
 FILE = re.compile(
-    r"\]\((?:\.\./)*((?:helpers|tests|parameters|benchmarks|environment|pyproject|LICENSE)[^)]*)\)"
+    r"\]\((?:\.\./)*((?:helpers|tests|parameters|benchmarks|environment|pyproject|LICENSE)[^)]*|solutions)\)"
 )
 
 

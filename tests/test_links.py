@@ -149,7 +149,10 @@ def anchors(path):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", *all_chapters()], ids=lambda path: path.stem)
+PAGES = [ROOT / "README.md", *all_chapters(), *sorted((ROOT / "solutions").glob("*.md"))]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_relative_links_and_anchors_exist(path):
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".ipynb":

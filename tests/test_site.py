@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import re
 import subprocess
 import sys
 import threading
@@ -110,3 +111,16 @@ def test_the_search_finds_a_chapter(page, site):
     page.wait_for_selector("#search-results li a")
     found = page.locator("#search-results li a").all_inner_texts()
     assert any("Optimizer and learning-rate schedule" in title for title in found), found
+
+
+def test_the_page_of_nbconvert_can_be_printed(page, tmp_path):
+    """By the template for paper: A4 pages with everything on them, figures too."""
+    chapter = all_chapters()[3]
+    command = [Path(sys.executable).with_name("jupyter-nbconvert"), "--to", "html"]
+    command += ["--template", "classic", "--output-dir", tmp_path, chapter]
+    subprocess.run(command, check=True, capture_output=True)
+    page.goto((tmp_path / f"{chapter.stem}.html").as_uri())
+    pdf = page.pdf(format="A4")
+    pages = re.findall(rb"/Type\s*/Page\b", pdf)
+    assert pdf.startswith(b"%PDF-") and 5 <= len(pages) <= 40
+    assert len(re.findall(rb"/Subtype\s*/Image\b", pdf)) >= 2

@@ -147,9 +147,10 @@ def test_make_sets_up_from_the_same_two_files():
 def test_ci_runs_every_test_file_and_every_chapter():
     """A test that no command runs is none. No folder is named but tests and notebooks, and nothing is left out."""
     kinds = ("elsewhere", "exercises", "browser")
-    targets = ["make test", "make test-faults", *(f"make test-{kind}" for kind in kinds)]
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
-    assert [line for line in lines if line.startswith("make")] == targets
+    called = [line.partition(" #")[0].split() for line in lines if line.startswith("make ")]
+    targets = [word for words in called for word in words if word.startswith("test")]
+    assert targets == ["test", "test-faults", *(f"test-{kind}" for kind in kinds)]
     commands, faults = map(recipe, ("test", "test-faults"))
     parallel = "-m pytest --numprocesses 2 --dist loadgroup"
     assert re.search(

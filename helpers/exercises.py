@@ -24,16 +24,16 @@ def check(answer, right, hint):
     answer: what the reader's cell leaves; `...` stands for none yet
     right: function that takes the answer and returns whether it is right; if it raises an error,
         the answer is wrong
-    hint: what to look at, printed with a wrong answer
+    hint: what to look at, printed with a wrong answer, and with the error if there is one
     """
     if answer is ...:
         print("Not answered yet.")
         return
     try:
-        is_right = bool(right(answer))
-    except Exception:
-        is_right = False
-    print("Right." if is_right else f"Not yet: {hint}")
+        said = "Right." if right(answer) else f"Not yet: {hint}"
+    except Exception as error:
+        said = f"Not yet: {hint} ({type(error).__name__}: {' '.join(str(error).split())})"
+    print(said)
 
 
 def read_solutions(chapter):

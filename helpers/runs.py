@@ -27,6 +27,7 @@ from helpers.parameters import Settings
 from helpers.sources import split_hub_name
 
 HELPERS = Path(__file__).resolve().parent
+PATIENCE = 20  # seconds; preparing data takes less
 EXPECTED = HELPERS / "expected.json"
 
 DATA_PARAMETERS = (
@@ -112,11 +113,12 @@ def is_made_by(folder, stamp):
 def locked(path):
     """Keep other processes from what lies at `path`, a file or folder of a run, while the block runs.
 
-    Waits for a process that is there already. The lock ends with its process, however that ends.
+    Waits for a process that is there already, and says so if it takes longer than `PATIENCE`. The
+    lock ends with its process, however that ends.
     """
     lock = FileLock(path.with_name(f".{path.name}.lock"), is_singleton=True)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=PATIENCE)
     except Timeout:
         print(f"Another run works on {path.name} of the same run_dir: waiting for it.", flush=True)
         lock.acquire()

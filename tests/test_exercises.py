@@ -65,14 +65,15 @@ def test_an_answer_that_the_source_has_changed_loses_its_output_alone(tmp_path):
         (..., "Not answered yet.\n"),
         (4, "Right.\n"),
         (5, "Not yet: count again\n"),
-        ("four", "Not yet: count again\n"),
-        (None, "Not yet: count again\n"),
-        (np.array([4, 4]), "Not yet: count again\n"),
+        ("four", "Not yet: count again (TypeError: can't multiply"),
+        (None, "Not yet: count again (TypeError: unsupported operand"),
+        (np.array([4, 4]), "Not yet: count again (ValueError: The truth value"),
     ],
 )
 def test_a_check_says_one_line(answer, said, capsys):
     check(answer, lambda number: number * 1.0 == 4, hint="count again")
-    assert capsys.readouterr().out == said
+    printed = capsys.readouterr().out
+    assert printed.startswith(said) and printed.count("\n") == 1
 
 
 @pytest.fixture(scope="module")

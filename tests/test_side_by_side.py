@@ -76,28 +76,24 @@ def test_four_runs_at_once_end_as_if_each_were_alone(tmp_path, loopback):
 HOLD = """
 import sys, time
 from pathlib import Path
-from helpers.runs import locked
+from helpers import runs
 
-with locked(Path(sys.argv[1])):
+folder, seconds, runs.PATIENCE = Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
+with runs.locked(folder):
     print("held", flush=True)
-    time.sleep(600)
+    time.sleep(seconds)
 """
 
 
+def hold(folder, seconds, patience):
+    command = [sys.executable, "-c", HOLD, str(folder), str(seconds), str(patience)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
 def test_a_run_waits_for_another_and_a_killed_one_is_not_waited_for(tmp_path, capsys):
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path / "model")],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    holder = hold(tmp_path / "model", seconds=600, patience=0.2)
     assert holder.stdout.readline() == "held\n"
-    waiter = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path / "model")],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    waiter = hold(tmp_path / "model", seconds=600, patience=0.2)
     assert (
         waiter.stdout.readline()
         == "Another run works on model of the same run_dir: waiting for it.\n"
@@ -111,6 +107,14 @@ def test_a_run_waits_for_another_and_a_killed_one_is_not_waited_for(tmp_path, ca
     with locked(tmp_path / "model"):
         pass
     assert capsys.readouterr().out == ""
+
+
+def test_a_short_wait_is_not_worth_a_word(tmp_path):
+    holder = hold(tmp_path / "data", seconds=5, patience=60)
+    assert holder.stdout.readline() == "held\n"
+    waiter = hold(tmp_path / "data", seconds=0, patience=60)
+    assert waiter.communicate()[0] == "held\n"
+    holder.communicate()
 
 
 def test_a_lock_within_a_lock_of_the_same_run_is_no_lock_out(tmp_path):

@@ -49,11 +49,11 @@ test: $(READY) ## all tests, and all chapters against their stored outputs
 test-faults: $(READY) ## the long tests of crashes: twenty kills on each road, four runs side by side
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m faults tests
 
-test-elsewhere: $(READY) ## all chapters as single files in an environment like Colab's
-	$(BIN)/python -m pytest -m elsewhere tests
+test-elsewhere: $(READY) ## all chapters with other models and data, and as single files in an environment like Colab's
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m elsewhere tests
 
 test-exercises: $(READY) ## the solutions of all exercises, and mistakes that the checks have to find
-	$(BIN)/python -m pytest -m exercises tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m exercises tests
 
 test-browser: $(BROWSER) ## all chapters in JupyterLab, and the site, in Chromium; screenshots in runs/screenshots
 	$(BIN)/python -m pytest -m browser tests

@@ -34,7 +34,7 @@ if os.name == "posix":
 
 
 # Fixtures that take long to make.
-SHARED = ("smoke_run", "measured", "one_and_two", "two_trainings", "trapped", "one_process")
+SHARED = ("smoke_run", "measured", "one_and_two", "two_trainings", "trapped", "one_process", "bare")
 
 
 # Two processes compare the chapters, each in this order: 05 to 07 find the models of 04 and 06.

@@ -149,20 +149,18 @@ def repositories():
     return make_repositories()
 
 
-@pytest.fixture(scope="module")
-def tutorial(repositories, tmp_path_factory):
+@pytest.fixture
+def tutorial(repositories, tmp_path):
     """All chapters with the tutorial's recipe, in the background: stand-in, folder, process."""
-    home = tmp_path_factory.mktemp("tutorial")
     with HubStandIn(dict(repositories)) as hub:
-        process = start_chapters(hub, home, "-f", "parameters/yelp.yaml")
-        yield hub, home, process
+        process = start_chapters(hub, tmp_path, "-f", "parameters/yelp.yaml")
+        yield hub, tmp_path, process
         process.kill()
         process.wait()
 
 
 @pytest.fixture
-def hub(repositories, loopback, request):
-    request.getfixturevalue("tutorial")  # it takes longest: the last test waits for it
+def hub(repositories, loopback):
     with HubStandIn(dict(repositories)) as hub:
         yield hub
 
@@ -460,9 +458,10 @@ def test_what_cannot_be_staged_is_explained_too(error, message):
     assert "\n" not in said
 
 
-def test_all_chapters_run_with_the_recipe_of_the_tutorial(loopback, request):
+@pytest.mark.elsewhere
+def test_all_chapters_run_with_the_recipe_of_the_tutorial(loopback, tutorial):
     """First from the Hub, then chapter 02 once more without it."""
-    hub, home, process = request.getfixturevalue("tutorial")
+    hub, home, process = tutorial
     wait_for_chapters(process, home)
     folder = home / "run"
     metrics = json.loads((folder / "metrics.json").read_text())

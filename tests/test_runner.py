@@ -263,6 +263,7 @@ def test_a_chapter_for_bert_runs_alone_on_an_own_file(chapter, twenty_classes, t
         assert sorted(labels.values()) == names
 
 
+@pytest.mark.elsewhere
 def test_the_long_reviews_work_in_the_same_way(tmp_path):
     parameters = {**SMOKE, "dataset_name": "stanfordnlp/imdb", "run_dir": str(tmp_path / "run")}
     chapters = [path for path in all_chapters() if path.stem[:2] in ("01", "02", "05")]

@@ -58,7 +58,8 @@ if {missing}:
     import runpy
 
     suite, release = "https://github.com/{repository}", "v{release}"
-    !test -d finetuning || git clone --quiet --depth 1 --branch {{release}} {{suite}} finetuning
+    options = "--quiet --depth 1 --config advice.detachedHead=false"
+    !test -d finetuning || git clone {{options}} --branch {{release}} {{suite}} finetuning
     runpy.run_path("finetuning/helpers/bare_machine.py")["install"]({extra})"""
 
 

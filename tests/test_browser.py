@@ -133,13 +133,14 @@ PROMPTS = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(p 
 def run_all(page):
     """Restart the kernel and run all cells, by the menu, and wait for the end."""
     for attempt in range(4):  # JupyterLab can lose what it sends to a kernel that has just started
-        menu(page, "Kernel", "Restart Kernel and Run All Cells…")
-        page.click(".jp-Dialog button.jp-mod-warn")
         try:
+            menu(page, "Kernel", "Restart Kernel and Run All Cells…")
+            page.click(".jp-Dialog button.jp-mod-warn", timeout=MINUTE / 6)
             page.wait_for_function(f"() => /\\[\\d+\\]/.test({PROMPTS}[0])", timeout=MINUTE / 3)
             break
         except TimeoutError:
             assert attempt < 3, "the kernel runs nothing"
+            page.keyboard.press("Escape")
     done = f"{PROMPTS}.every(text => /\\[\\d+\\]/.test(text))"
     page.wait_for_function(
         f"() => document.querySelector('.jp-OutputArea-output[data-mime-type*=\"error\"]') || {done}",

@@ -71,7 +71,7 @@ site: $(SITE) ## the chapters with their stored outputs as static pages in runs/
 
 lint: $(READY) ## check the style of code and notebooks
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check benchmarks helpers tests
+	$(BIN)/ruff format --check benchmarks docs helpers tests
 
 refresh: $(READY) ## run all chapters and store their outputs in notebooks/
 	$(BIN)/python -m helpers.maintenance refresh

@@ -37,7 +37,6 @@ html_theme_options = {
 html_static_path = ["style"]
 html_css_files = ["code.css"]
 html_extra_path = ["static"]  # index.html, which leads to README.html
-html_copy_source = False
 
 # A file that is no page of the site is shown where it lies, in the repository.
 FILE = re.compile(

@@ -72,6 +72,9 @@ def test_a_chapter_shows_its_links_figures_and_tables(path, page, site):
     page.goto(f"{site}/notebooks/{path.stem}.html")
     for label, address in links(f"notebooks/{path.name}", *project()).items():
         assert page.get_attribute(f"a:text-is('{label}')", "href") == address
+    here = "[...document.querySelectorAll('a[href]')].map(a => a.href.split('#')[0])"
+    for address in {address for address in page.evaluate(here) if address.startswith(site)}:
+        assert not address.endswith("/") and page.request.get(address).ok, address
     cells = nbformat.read(path, as_version=4).cells
     alts = [cell.metadata.alt for cell in cells if "alt" in cell.metadata]
     shown = "[...document.querySelectorAll('.cell_output img')].map(i => [i.alt, i.naturalWidth])"

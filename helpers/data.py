@@ -96,7 +96,7 @@ def prepare_data(settings):
 
 
 def _take_the_steps(settings):
-    source = find_dataset(settings.dataset_name)
+    source = find_dataset(settings.dataset_name, [settings.text_column, settings.label_column])
     dataset = load_dataset(source.path, **source.options)
     if source.only is not None:
         dataset = dataset.filter(lambda name: name == source.only, input_columns="source")

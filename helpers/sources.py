@@ -118,11 +118,12 @@ def local_model(model_name):
     return None
 
 
-def find_dataset(dataset_name):
+def find_dataset(dataset_name, columns=()):
     """Return the DatasetSource of this name.
 
     A CSV file may be in UTF-8, in UTF-16 or UTF-32 with a byte order mark, or else is read as
-    Western European (cp1252), and its fields may end in commas, semicolons or tabs.
+    Western European (cp1252), and its fields may end in commas, semicolons or tabs. Of a single
+    one that has all of `columns`, no others are read: they may hold numbers here and words there.
 
     Raises SourceError if the name is a path where nothing lies, a kind of file
     that cannot be read, or if the package that should carry it is not installed.
@@ -138,7 +139,7 @@ def find_dataset(dataset_name):
             raise SourceError(
                 f"dataset_name: {dataset_name!r} must end in one of {', '.join(BUILDERS)}"
             )
-        options, note = _reading_options(path)
+        options, note = _reading_options(path, columns)
         return DatasetSource(
             BUILDERS[path.suffix.lower()], {"data_files": str(path), **options}, note=note
         )
@@ -206,7 +207,7 @@ def _path(name):
     return Path(os.path.expanduser(name))
 
 
-def _reading_options(path):
+def _reading_options(path, columns=()):
     """Return (what `load_dataset` has to know to read the file, a note for its reader)."""
     builder = BUILDERS[path.suffix.lower()]
     if builder == "parquet":
@@ -227,11 +228,21 @@ def _reading_options(path):
         options = {"sep": separator} if separator in header[0] else {}
     if encoding != "utf-8":
         options["encoding"] = encoding
+    if columns and _has_columns(path, options, columns):
+        options["usecols"] = list(columns)
     if line is None:
         return options, ""
     name = "Western European (cp1252)" if encoding == "cp1252" else "Latin-1"
     note = f"{path.name} is not in UTF-8 (line {line}): read as {name}; if that is wrong, save it as UTF-8"
     return options, note
+
+
+def _has_columns(path, options, columns):
+    import pandas as pd  # heavy, and no parameter depends on it
+
+    first = pd.read_csv(path, nrows=1, **options)
+    # Where rows have a name before their first column, pandas would take that name for the column.
+    return set(columns) <= set(first) and isinstance(first.index, pd.RangeIndex)
 
 
 @cache

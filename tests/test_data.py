@@ -175,6 +175,27 @@ def test_an_own_file_with_its_own_columns_works(tmp_path, suffix):
     assert dataset.num_rows == {"train": 30, "validation": 7, "eval": 9}
 
 
+@pytest.mark.parametrize("early", [1, None])
+def test_another_column_may_change_its_type_late_in_a_csv_file(tmp_path, early):
+    """`load_dataset` finds out the types for every 10,000 rows anew, and takes no other type later."""
+    rows = pd.DataFrame({"text": [f"text {n}" for n in range(10_010)]})
+    rows["label"] = rows.index % 2
+    rows["notes"] = [early] * 10_000 + ["a note"] * 10
+    rows.to_csv(tmp_path / "own.csv", index=False)
+    own = {"dataset_name": str(tmp_path / "own.csv"), "run_dir": str(tmp_path / "run")}
+    assert prepare_data(check_values({**SMOKE, **own}))["train"].num_rows == SMOKE["num_train"]
+
+
+def test_names_of_rows_before_the_first_column_are_no_texts(tmp_path):
+    """R writes them so, without a name in the header."""
+    rows = "".join(f'"{n}","text {n}",{n % 2}\n' for n in range(100, 160))
+    (tmp_path / "own.csv").write_text('"text","label"\n' + rows)
+    own = {"dataset_name": str(tmp_path / "own.csv"), "run_dir": str(tmp_path / "run")}
+    sizes = {"num_train": 30, "num_validation": 7, "num_eval": 9}
+    dataset = prepare_data(check_values({**SMOKE, **sizes, **own}))
+    assert all(text.startswith("text") for text in dataset["train"]["text"])
+
+
 IMDB = {"dataset_name": "stanfordnlp/imdb", "max_length": 64}
 PREPARE = """
 import os, sys

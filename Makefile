@@ -49,7 +49,7 @@ test: $(READY) ## all tests, and all chapters against their stored outputs
 test-faults: $(READY) ## the long tests of crashes: twenty kills on each road, four runs side by side
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m faults tests
 
-test-elsewhere: $(READY) ## all chapters with other models and data, and as single files in an environment like Colab's
+test-elsewhere: $(READY) ## the other long tests: other models and data, several processes, the benchmark, an environment like Colab's
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m elsewhere tests
 
 test-exercises: $(READY) ## the solutions of all exercises, and mistakes that the checks have to find

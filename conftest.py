@@ -34,7 +34,9 @@ if os.name == "posix":
 
 
 # Fixtures that take long to make.
-SHARED = ("smoke_run", "measured", "one_and_two", "two_trainings", "trapped", "one_process", "bare")
+SHARED = ("two_trainings", "trapped", "evaluated", "one_process", "bare")
+# These take so long that `make test` leaves their tests to `make test-elsewhere`.
+LONG = ("smoke_run", "measured", "one_and_two")
 
 
 # Two processes compare the chapters, each in this order: 05 to 07 find the models of 04 and 06.
@@ -43,7 +45,10 @@ SIDE_BY_SIDE = (("04", "05", "10", "08", "01", "02", "03"), ("06", "07", "09"))
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist writes the groups into the names of the tests
 def pytest_collection_modifyitems(items):
-    """Let one process run all tests that need the same long run (`--dist loadgroup`)."""
+    """Let one process run all tests that need the same long run (`--dist loadgroup`).
+
+    Those of the longest runs are not for `make test`.
+    """
     chapters = [number for group in SIDE_BY_SIDE for number in group]
     if all(item.path.suffix == ".ipynb" and item.path.name[:2] in chapters for item in items):
         items.sort(key=lambda item: chapters.index(item.path.name[:2]))
@@ -51,9 +56,11 @@ def pytest_collection_modifyitems(items):
         for group in SIDE_BY_SIDE:
             if item.path.suffix == ".ipynb" and item.path.name[:2] in group:
                 item.add_marker(pytest.mark.xdist_group(f"chapters-{group[0]}"))
-        for fixture in SHARED:
+        for fixture in SHARED + LONG:
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(pytest.mark.xdist_group(fixture))
+                if fixture in LONG:
+                    item.add_marker(pytest.mark.elsewhere)
 
 
 def pytest_terminal_summary(terminalreporter):

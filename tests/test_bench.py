@@ -37,6 +37,7 @@ def pairs(line):
     return {key: float(value) for key, value in (pair.split("=") for pair in line.split())}
 
 
+@pytest.mark.elsewhere
 def test_a_dry_run_measures_ours_and_its_rival_in_turn(root):
     lines = dry_run(root, "--data", "rt", "--recipes", "trainer_tuned", "ours")
     measured = pairs(lines[-1])
@@ -46,6 +47,7 @@ def test_a_dry_run_measures_ours_and_its_rival_in_turn(root):
     assert [line.split()[2] for line in lines[:3]] == ["trainer_tuned", "ours", "peak"]
 
 
+@pytest.mark.elsewhere
 def test_the_dry_run_of_the_gpu_benchmark_needs_no_gpu(root):
     lines = dry_run(root, "--gpu", "--data", "rt-base", "--recipes", "ours")
     assert 0.05 < pairs(lines[-1])["rt-base_peak"] < 1.0

@@ -91,7 +91,7 @@ def same(one, other):
 @pytest.mark.parametrize(
     "grouped, first, kills",
     [
-        pytest.param(True, 0, 10, marks=pytest.mark.faults),
+        pytest.param(True, 0, 8, marks=pytest.mark.faults),
         pytest.param(True, 10, 10, marks=pytest.mark.faults),
         pytest.param(False, 30, 2, marks=pytest.mark.faults),
         (False, 20, 1),

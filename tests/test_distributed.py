@@ -98,6 +98,7 @@ def test_every_row_is_counted_once_although_the_last_batch_is_uneven(one_and_two
     assert metrics[1]["accuracy"] == metrics[2]["accuracy"]
 
 
+@pytest.mark.elsewhere
 def test_a_killed_process_ends_the_job_with_an_error(smoke, tmp_path):
     from dataclasses import replace
 
@@ -135,6 +136,7 @@ wait $!
 """
 
 
+@pytest.mark.elsewhere
 def test_a_lost_network_does_not_stop_the_processes_of_one_machine(tmp_path):
     from dataclasses import replace
 
@@ -179,6 +181,7 @@ train_distributed(Path(sys.argv[1]))
 """
 
 
+@pytest.mark.elsewhere
 def test_the_model_is_freed_before_the_process_group(smoke, tmp_path):
     """Otherwise a job hangs at its end now and then, in one of some ten launches on a busy machine.
 

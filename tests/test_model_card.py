@@ -5,11 +5,15 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import pytest
 import torch
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from conftest import SMOKE
 from helpers.model_card import write_model_card
+from helpers.runner import all_chapters, run_chapters
 from helpers.runs import MODEL_PARAMETERS, made_by, write_json
 
 TEXTS = ["A wonderful film.", "Dull, badly acted and far too long."]
@@ -28,20 +32,25 @@ print([answer["label"] for answer in pipeline("text-classification", model=folde
 """
 
 
-def test_the_folder_gives_the_same_logits_and_the_names_of_the_classes_elsewhere(
-    smoke_run, tmp_path
-):
-    from safetensors.torch import load_file
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """The run folder of chapter 05, which has trained the model of chapter 04 and evaluated it."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    (chapter,) = [path for path in all_chapters() if path.stem == "05_evaluation"]
+    run_chapters([chapter], {**SMOKE, "run_dir": str(folder)}, progress=False)
+    return folder
 
-    folder, run, _ = smoke_run
-    assert run.returncode == 0, run.stderr
-    model = AutoModelForSequenceClassification.from_pretrained(folder / "model")
-    inputs = AutoTokenizer.from_pretrained(folder / "model")(
+
+def test_the_folder_gives_the_same_logits_and_the_names_of_the_classes_elsewhere(
+    evaluated, tmp_path
+):
+    model = AutoModelForSequenceClassification.from_pretrained(evaluated / "model")
+    inputs = AutoTokenizer.from_pretrained(evaluated / "model")(
         TEXTS, padding=True, return_tensors="pt"
     )
     with torch.no_grad():
         logits = model(**inputs).logits
-    command = [sys.executable, "-c", ELSEWHERE, folder / "model", *TEXTS, tmp_path / "logits"]
+    command = [sys.executable, "-c", ELSEWHERE, evaluated / "model", *TEXTS, tmp_path / "logits"]
     elsewhere = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert elsewhere.returncode == 0, elsewhere.stderr
     assert torch.equal(load_file(tmp_path / "logits")["logits"], logits)
@@ -50,17 +59,15 @@ def test_the_folder_gives_the_same_logits_and_the_names_of_the_classes_elsewhere
     assert elsewhere.stdout.splitlines()[-1] == str(answers)
 
 
-def test_the_folder_holds_figures_settings_and_versions_and_nothing_that_can_run(smoke_run):
-    folder, run, _ = smoke_run
-    assert run.returncode == 0, run.stderr
-    suffixes = {path.suffix for path in (folder / "model").iterdir()}
+def test_the_folder_holds_figures_settings_and_versions_and_nothing_that_can_run(evaluated):
+    suffixes = {path.suffix for path in (evaluated / "model").iterdir()}
     assert suffixes <= {".json", ".safetensors", ".md", ".txt"}
-    measured = json.loads((folder / "metrics.json").read_text())["05_evaluation"]
-    figures = json.loads((folder / "model" / "metrics.json").read_text())
+    measured = json.loads((evaluated / "metrics.json").read_text())["05_evaluation"]
+    figures = json.loads((evaluated / "model" / "metrics.json").read_text())
     assert figures["accuracy"] == measured["accuracy"]
-    made_by = json.loads((folder / "model" / "made_by.json").read_text())
+    made_by = json.loads((evaluated / "model" / "made_by.json").read_text())
     assert made_by["versions"]["torch"] == torch.__version__
-    card = ModelCard.load(folder / "model" / "README.md")
+    card = ModelCard.load(evaluated / "model" / "README.md")
     assert card.data.base_model == "sentence-transformers/all-MiniLM-L6-v2"
     (accuracy,) = [one for one in card.data.eval_results if one.metric_type == "accuracy"]
     assert accuracy.metric_value == round(measured["accuracy"], 4)

@@ -41,6 +41,7 @@ def test_loop_and_trainer_take_the_same_steps(measured, record_property):
     assert difference <= 1e-6
 
 
+@pytest.mark.elsewhere
 def test_loop_and_trainer_end_at_the_same_weights(settings, tmp_path, record_property):
     roads.save_start(settings, tmp_path)
     weights = []

@@ -27,14 +27,12 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from helpers.sources import find_model
 from helpers.speed import (
     TokenBatchSampler,
-    freeze_lower_layers,
+    has_fast_bf16,
     read_first_token_only,
     use_fast_dropout,
+    use_float32_attention,
 )
 from helpers.training import load_model, parameter_groups
-
-# Beside the embeddings, in ours and in the tuned Trainer.
-FROZEN_LAYERS = 0
 
 
 @dataclass
@@ -143,7 +141,6 @@ def trainer_default(task, rows, batches, num_epochs, clock):
 def trainer_tuned(task, rows, batches, num_epochs, clock):
     """`Trainer` with all that its arguments and the model's config allow."""
     model = load_model(task.model_name, task.class_label, 0.0, task.seed)
-    freeze_lower_layers(model, FROZEN_LAYERS)
     return train_with_trainer(
         task,
         model,
@@ -158,7 +155,7 @@ def trainer_tuned(task, rows, batches, num_epochs, clock):
         weight_decay=0.01,
         warmup_steps=0.1,
         logging_strategy="no",
-        bf16=task.device.type == "cuda",
+        bf16=has_fast_bf16(task.device),
     )
 
 
@@ -195,21 +192,20 @@ def keras_road(task, rows, batches, num_epochs, clock):
 def ours(task, rows, batches, num_epochs, clock):
     """The recipe of chapter 08."""
     model = load_model(task.model_name, task.class_label, 0.0, task.seed)
-    freeze_lower_layers(model, FROZEN_LAYERS)
     read_first_token_only(model)
     model.to(task.device)
     if task.device.type == "cpu":
         use_fast_dropout(model)
+        use_float32_attention(model)
     if batches is None:
         batches = token_batches(rows, task)
-    on_gpu = task.device.type == "cuda"
+    bf16 = has_fast_bf16(task.device)
     train_dataloader = DataLoader(
         rows,
         batch_sampler=batches,
         collate_fn=DataCollatorWithPadding(task.tokenizer),
-        pin_memory=on_gpu,
+        pin_memory=task.device.type == "cuda",
     )
-    trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = AdamW(parameter_groups(model, 0.01), lr=1e-4, fused=True)
     num_training_steps = num_epochs * len(train_dataloader)
     lr_scheduler = get_scheduler(
@@ -222,10 +218,10 @@ def ours(task, rows, batches, num_epochs, clock):
     for _ in range(num_epochs):
         for batch in train_dataloader:
             batch = {k: v.to(task.device, non_blocking=True) for k, v in batch.items()}
-            with torch.autocast(task.device.type, torch.bfloat16, enabled=on_gpu):
+            with torch.autocast(task.device.type, torch.bfloat16, enabled=bf16):
                 loss = model(**batch).loss
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             lr_scheduler.step()
             optimizer.zero_grad()
@@ -261,11 +257,11 @@ def _cut(order, size):
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-# name: (recipe, its batches of one epoch, how many layers are frozen beside the embeddings)
+# name: (recipe, its batches of one epoch)
 RECIPES = {
-    "seed": (seed_recipe, random_batches, None),
-    "trainer": (trainer_default, random_batches, None),
-    "trainer_tuned": (trainer_tuned, grouped_batches, FROZEN_LAYERS),
-    "keras": (keras_road, grouped_batches, None),
-    "ours": (ours, token_batches, FROZEN_LAYERS),
+    "seed": (seed_recipe, random_batches),
+    "trainer": (trainer_default, random_batches),
+    "trainer_tuned": (trainer_tuned, grouped_batches),
+    "keras": (keras_road, grouped_batches),
+    "ours": (ours, token_batches),
 }

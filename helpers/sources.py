@@ -240,7 +240,8 @@ def _reading_options(path, columns=()):
 def _has_columns(path, options, columns):
     import pandas as pd  # heavy, and no parameter depends on it
 
-    first = pd.read_csv(path, nrows=1, **options)
+    separator, encoding = options.get("sep", ","), options.get("encoding", "utf-8")
+    first = pd.read_csv(path, sep=separator, encoding=encoding, nrows=1)
     # Where rows have a name before their first column, pandas would take that name for the column.
     return set(columns) <= set(first) and isinstance(first.index, pd.RangeIndex)
 

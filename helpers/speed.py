@@ -5,6 +5,9 @@ from pathlib import Path
 from time import perf_counter
 
 import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 from transformers.models.bert.modeling_bert import BertAttention, BertLayer
 
 from helpers.sources import SourceError, find_model
@@ -39,34 +42,19 @@ def multiply_rate(m, k, n, device, dtype=torch.float32, seconds=0.3):
     return max(rates)
 
 
-def training_flops(config, length, frozen_layers=None):
+def training_flops(config, length):
     """Return the FLOPs that the loss of one text and its gradients need, padding not counted.
 
-    config: of a BERT that classifies; length: tokens of the text; frozen_layers: how many of the
-    lowest layers are frozen, with the embeddings; at least two stay trained; None: all are trained.
-    Multiplications of matrices alone. Of the last layer's output only the first token counts, for
-    the head reads no other. The backward pass takes twice the forward pass of what is trained,
-    without the gradient of what comes into the lowest trained layer. Defined in chapter 08.
+    config: of a BERT that classifies; length: tokens of the text. Multiplications of matrices
+    alone. Of the last layer's output only the first token counts, for the head reads no other.
+    The backward pass takes twice the forward pass. Defined in chapter 08.
     """
     d, layers = config.hidden_size, config.num_hidden_layers
     a_query = 4 * d * d + 4 * length * d + 4 * d * config.intermediate_size
     a_key = 4 * d * d
     a_layer = length * (a_query + a_key)
     head = 2 * d * d + 2 * d * config.num_labels
-    forward = (layers - 1) * a_layer + a_query + length * a_key + head
-    if frozen_layers is None:
-        return 3 * forward
-    return 3 * forward - 2 * frozen_layers * a_layer - 6 * length * d * d
-
-
-def freeze_lower_layers(model, num_layers):
-    """Leave the embeddings and the first layers as they were pretrained: no gradient, no update.
-
-    Defined in chapter 08.
-    """
-    for module in [model.base_model.embeddings, *model.base_model.encoder.layer[:num_layers]]:
-        for parameter in module.parameters():
-            parameter.requires_grad = False
+    return 3 * ((layers - 1) * a_layer + a_query + length * a_key + head)
 
 
 class FirstTokenLayer(BertLayer):
@@ -156,6 +144,34 @@ class FastDropout(torch.nn.Module):
         numbers = numbers.view(torch.int16)[: x.numel()].view(x.shape)
         keep = numbers >= round(self.p * 2**16) - 2**15
         return torch.where(keep, x / (1 - self.p), 0.0)
+
+
+def has_fast_bf16(device):
+    """Return whether this processor or GPU has instructions to multiply bf16 numbers.
+
+    Defined in chapter 08.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    able = torch.cpu.get_capabilities()
+    return device.type == "cpu" and bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def attend_in_float32(module, query, key, value, attention_mask, **dropout_and_scaling):
+    """Compute attention as `sdpa` does, but in float32 even within autocast.
+
+    Defined in chapter 08.
+    """
+    heads = query.float(), key.float(), value.float()
+    with torch.autocast(query.device.type, enabled=False):
+        return sdpa_attention_forward(module, *heads, attention_mask, **dropout_and_scaling)
+
+
+def use_float32_attention(model):
+    """Let a model attend with `attend_in_float32`. Defined in chapter 08."""
+    AttentionInterface.register("sdpa_float32", attend_in_float32)
+    AttentionMaskInterface.register("sdpa_float32", sdpa_mask)
+    model.set_attn_implementation("sdpa_float32")
 
 
 def use_fast_dropout(model):

@@ -136,6 +136,7 @@ PRETRAINED = {"attn_implementation", "device_map", "dtype", "subfolder"}
 UNPACKED = {
     "batch": ("input_ids", "attention_mask", "token_type_ids", "labels"),
     "options": ("data_files", "sep"),
+    "scaling": ("dropout", "scaling", "is_causal"),
 }
 
 

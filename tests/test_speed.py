@@ -1,5 +1,7 @@
 """What chapter 08 changes for speed: the same results, the counts that it claims."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -8,10 +10,11 @@ from transformers import BertConfig, BertForSequenceClassification
 from helpers.speed import (
     FastDropout,
     TokenBatchSampler,
-    freeze_lower_layers,
+    has_fast_bf16,
     read_first_token_only,
     training_flops,
     use_fast_dropout,
+    use_float32_attention,
 )
 
 CONFIG = {
@@ -72,23 +75,56 @@ def test_what_is_saved_afterwards_is_an_ordinary_bert(model, tmp_path):
     torch.testing.assert_close(loaded.eval()(**batch()).logits, expected, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("frozen_layers", [None, 0, 1])
-def test_the_flops_are_those_that_torch_counts(model, frozen_layers):
+def test_the_flops_are_those_that_torch_counts(model):
     model.set_attn_implementation("eager")  # torch does not count the fast path of a CPU
     read_first_token_only(model)
-    if frozen_layers is not None:
-        freeze_lower_layers(model, frozen_layers)
     with FlopCounterMode(display=False) as counter:
         model(**batch(texts=2, tokens=13, padding=0)).loss.backward()
-    assert counter.get_total_flops() == 2 * training_flops(model.config, 13, frozen_layers)
+    assert counter.get_total_flops() == 2 * training_flops(model.config, 13)
 
 
-def test_what_is_frozen_gets_no_gradient(model):
-    freeze_lower_layers(model, 1)
-    model(**batch()).loss.backward()
-    for name, parameter in model.named_parameters():
-        frozen = "embeddings" in name or "encoder.layer.0." in name
-        assert (parameter.grad is None) == frozen, name
+def test_bf16_is_used_where_the_processor_has_instructions_for_it(monkeypatch):
+    """Linux lists them; where there are none, torch would imitate them, slowly."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.is_file():
+        pytest.skip("no /proc/cpuinfo")
+    flags = set(cpuinfo.read_text().split())
+    assert has_fast_bf16(torch.device("cpu")) == bool({"avx512_bf16", "amx_bf16"} & flags)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True})
+    assert not has_fast_bf16(torch.device("cpu"))
+
+
+def test_attention_is_computed_in_float32_within_autocast(model, monkeypatch):
+    attend = torch.nn.functional.scaled_dot_product_attention
+    kinds = []
+
+    def watch(query, *args, **kwargs):
+        kinds.append(query.dtype)
+        return attend(query, *args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watch)
+    expected = model(**batch()).logits
+    with torch.autocast("cpu", torch.bfloat16):
+        model(**batch())
+    use_float32_attention(model)
+    assert torch.equal(model(**batch()).logits, expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model(**batch()).logits
+    layers = model.config.num_hidden_layers
+    assert kinds[layers : 2 * layers] == [torch.bfloat16] * layers
+    assert kinds[2 * layers :] == [torch.float32] * 2 * layers
+    torch.testing.assert_close(rounded.float(), expected, rtol=0, atol=0.02)
+
+
+def test_autocast_keeps_weights_gradients_and_loss_in_float32(model):
+    expected = model(**batch()).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(**batch()).loss
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert {p.grad.dtype for p in model.parameters() if p.grad is not None} == {torch.float32}
+    assert loss.item() == pytest.approx(expected.item(), rel=0.01)
+    assert loss.item() != expected.item()
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5])

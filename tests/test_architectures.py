@@ -66,7 +66,6 @@ def model_folder(request, texts, tmp_path):
     return folder
 
 
-@pytest.mark.elsewhere
 def test_other_architectures_run_on_the_pytorch_roads_and_keras_refuses_them(
     model_folder, twenty_classes, tmp_path
 ):

@@ -250,7 +250,6 @@ def test_chapter_07_makes_the_model_that_the_helper_makes(smoke_run, tmp_path):
         np.testing.assert_allclose(one, two, atol=1e-4)
 
 
-@pytest.mark.elsewhere
 @pytest.mark.parametrize("chapter", ["07_keras", "08_make_it_fast"])
 def test_a_chapter_for_bert_runs_alone_on_an_own_file(chapter, twenty_classes, tmp_path):
     """The others take this file in tests/test_architectures.py, and run alone in tests/test_elsewhere.py."""

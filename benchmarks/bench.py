@@ -6,11 +6,13 @@ so that a slow minute of the machine hits all alike. Results go to benchmarks/re
 
 import argparse
 import json
+import os
 import platform
 import re
 import statistics
 import subprocess
 import sys
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from time import perf_counter
 
@@ -22,7 +24,7 @@ from benchmarks.recipes import (
     Task,
     lengths,
     ours,
-    seed_recipe_unpadded,
+    seed_recipe_text_by_text,
     token_batches,
 )
 from helpers.batches import make_dataloader, to_model_inputs
@@ -149,7 +151,7 @@ def measure_speed(name, data, device, num_rows):
 def measure_accuracy(name, data, device, seed):
     """Train three epochs with one recipe and one seed; return the accuracy on the test rows."""
     task, rows = load_task(data, device, seed)
-    recipe = seed_recipe_unpadded if name == "seed" else RECIPES[name][0]
+    recipe = seed_recipe_text_by_text if name == "seed" else RECIPES[name][0]
     model = recipe(task, rows["train"], None, 3, lambda: None)
     eval_rows = rows["eval"].select(torch.tensor(lengths(rows["eval"])).argsort().tolist())
     dataloader = make_dataloader(eval_rows, task.tokenizer, 32)
@@ -191,11 +193,16 @@ def profile(data, device, num_rows=320):
     return {name: time / total for name, time in sorted(times.items(), key=lambda pair: -pair[1])}
 
 
-def in_a_process(*arguments):
+def in_a_process(*arguments, threads=None):
     """Run one measurement in a process of its own; return what it measured."""
     command = [sys.executable, "-m", "benchmarks.bench", "--one", json.dumps(arguments)]
     done = subprocess.run(
-        command, cwd=RESULTS.parent.parent, capture_output=True, text=True, check=False
+        command,
+        cwd=RESULTS.parent.parent,
+        env=os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {}),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise RuntimeError(f"{arguments} failed:\n{done.stderr[-2000:]}")
@@ -246,23 +253,30 @@ def bench_speed(kind, device, names, datasets, repeats):
     return speed
 
 
-def bench_accuracy(results, device, names, datasets, path):
-    """Measure the accuracy of each recipe with each seed, and add it to `path`.
+def bench_accuracy(results, device, names, datasets, path, jobs):
+    """Measure the accuracy of each recipe with each seed, `jobs` at a time, and add it to `path`.
 
     What stands there already is not measured again: the runs take hours and may be broken off.
     """
+    threads = max(1, torch.get_num_threads() // jobs)
+    missing = []
     for data in datasets:
         prepare_data(DATA[data])
         for seed in SEEDS:
             for name in names:
                 values = results["accuracy"].setdefault(data, {}).setdefault(name, {})
                 if str(seed) not in values:
-                    figures = in_a_process("accuracy", name, data, device, seed)
-                    values[str(seed)] = figures["accuracy"]
-                    print(
-                        f"accuracy {data:5}{name:14}{seed}: {figures['accuracy']:.3f}", flush=True
-                    )
-                    write_json(path, results)
+                    missing.append((name, data, device, seed))
+
+    def measure(run):
+        return run, in_a_process("accuracy", *run, threads=threads)["accuracy"]
+
+    with ThreadPool(jobs) as pool:
+        for (name, data, _, seed), accuracy in pool.imap_unordered(measure, missing):
+            values = results["accuracy"][data][name] | {str(seed): accuracy}
+            results["accuracy"][data][name] = dict(sorted(values.items()))
+            print(f"accuracy {data:5}{name:14}{seed}: {accuracy:.3f}", flush=True)
+            write_json(path, results)
 
 
 def machine(device):
@@ -335,6 +349,12 @@ def main(arguments=None):
         "--dry-run", action="store_true", help="a few rows on the processor, nothing is written"
     )
     parser.add_argument("--repeats", type=int, default=3, help="interleaved repeats; default 3")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=2,
+        help="accuracies measured at a time on a processor; default 2",
+    )
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--data", nargs="+", choices=DATA, help="default: rt imdb")
     parser.add_argument(
@@ -379,7 +399,9 @@ def main(arguments=None):
         write_json(path, results)
         if kind == "full" or arguments.accuracy:
             names = [name for name in names if name in WITH_ACCURACY]
-            bench_accuracy(results, device, names, datasets, path)
+            bench_accuracy(
+                results, device, names, datasets, path, arguments.jobs if device == "cpu" else 1
+            )
         path.with_suffix(".md").write_text(markdown(results) + "\n", encoding="utf-8")
     print("\n" + markdown(results) + "\n")
     print(last_line(results))

@@ -28,7 +28,9 @@ from helpers.sources import find_model
 from helpers.speed import (
     TokenBatchSampler,
     has_fast_bf16,
+    put_all_tokens_back,
     read_first_token_only,
+    train_used_tokens_only,
     use_fast_dropout,
     use_float32_attention,
 )
@@ -58,22 +60,29 @@ def new_model(task):
     return model.to(task.device)
 
 
-def seed_recipe(task, rows, batches, num_epochs, clock, padding="max_length"):
-    """The tutorial's own: every text padded to the maximum, batches of 8, default AdamW, 5e-5."""
-    collator = DataCollatorWithPadding(task.tokenizer, padding=padding, max_length=task.max_length)
-    if batches is None:
-        train_dataloader = DataLoader(rows, shuffle=True, batch_size=8, collate_fn=collator)
-    else:
-        train_dataloader = DataLoader(rows, batch_sampler=batches, collate_fn=collator)
-    model = new_model(task)
+def default_optimizer(model, num_training_steps):
+    """Return optimizer and schedule as the tutorial gives them."""
     optimizer = AdamW(model.parameters(), lr=5e-5)
-    num_training_steps = num_epochs * len(train_dataloader)
     lr_scheduler = get_scheduler(
         name="linear",
         optimizer=optimizer,
         num_warmup_steps=0,
         num_training_steps=num_training_steps,
     )
+    return optimizer, lr_scheduler
+
+
+def seed_recipe(task, rows, batches, num_epochs, clock):
+    """The tutorial's own: every text padded to the maximum, batches of 8, default AdamW, 5e-5."""
+    collator = DataCollatorWithPadding(
+        task.tokenizer, padding="max_length", max_length=task.max_length
+    )
+    if batches is None:
+        train_dataloader = DataLoader(rows, shuffle=True, batch_size=8, collate_fn=collator)
+    else:
+        train_dataloader = DataLoader(rows, batch_sampler=batches, collate_fn=collator)
+    model = new_model(task)
+    optimizer, lr_scheduler = default_optimizer(model, num_epochs * len(train_dataloader))
     model.train()
     for _ in range(num_epochs):
         for batch in train_dataloader:
@@ -89,9 +98,28 @@ def seed_recipe(task, rows, batches, num_epochs, clock, padding="max_length"):
     return model
 
 
-def seed_recipe_unpadded(*arguments):
-    """The same, each batch padded to its own longest text: no logit differs, only the time."""
-    return seed_recipe(*arguments, padding=True)
+def seed_recipe_text_by_text(task, rows, batches, num_epochs, clock):
+    """The same steps with the same gradients, each the sum over its texts, one after the other.
+
+    No text is padded and attention stays within the cache of the processor, which takes half of
+    the time or less. For accuracy alone; never timed.
+    """
+    loader = {"batch_sampler": batches} if batches else {"shuffle": True, "batch_size": 8}
+    train_dataloader = DataLoader(rows, collate_fn=list, **loader)
+    model = new_model(task)
+    optimizer, lr_scheduler = default_optimizer(model, num_epochs * len(train_dataloader))
+    model.train()
+    for _ in range(num_epochs):
+        for batch in train_dataloader:
+            for row in batch:
+                text = {k: v[None].to(task.device) for k, v in row.items()}
+                loss = model(**text).loss / len(batch)
+                loss.backward()
+            optimizer.step()
+            lr_scheduler.step()
+            optimizer.zero_grad()
+            clock()
+    return model
 
 
 class Clock(TrainerCallback):
@@ -139,8 +167,11 @@ def trainer_default(task, rows, batches, num_epochs, clock):
 
 
 def trainer_tuned(task, rows, batches, num_epochs, clock):
-    """`Trainer` with all that its arguments and the model's config allow."""
+    """`Trainer` with all that its arguments and the model's config allow, and our attention."""
     model = load_model(task.model_name, task.class_label, 0.0, task.seed)
+    bf16 = has_fast_bf16(task.device)
+    if bf16 and task.device.type == "cpu":
+        use_float32_attention(model)
     return train_with_trainer(
         task,
         model,
@@ -155,7 +186,7 @@ def trainer_tuned(task, rows, batches, num_epochs, clock):
         weight_decay=0.01,
         warmup_steps=0.1,
         logging_strategy="no",
-        bf16=has_fast_bf16(task.device),
+        bf16=bf16,
     )
 
 
@@ -197,6 +228,7 @@ def ours(task, rows, batches, num_epochs, clock):
     if task.device.type == "cpu":
         use_fast_dropout(model)
         use_float32_attention(model)
+    whole = train_used_tokens_only(model, rows["input_ids"])
     if batches is None:
         batches = token_batches(rows, task)
     bf16 = has_fast_bf16(task.device)
@@ -208,6 +240,7 @@ def ours(task, rows, batches, num_epochs, clock):
     )
     optimizer = AdamW(parameter_groups(model, 0.01), lr=1e-4, fused=True)
     num_training_steps = num_epochs * len(train_dataloader)
+    texts_a_step = len(rows) / len(train_dataloader)
     lr_scheduler = get_scheduler(
         name="linear",
         optimizer=optimizer,
@@ -220,12 +253,14 @@ def ours(task, rows, batches, num_epochs, clock):
             batch = {k: v.to(task.device, non_blocking=True) for k, v in batch.items()}
             with torch.autocast(task.device.type, torch.bfloat16, enabled=bf16):
                 loss = model(**batch).loss
+            loss *= len(batch["labels"]) / texts_a_step  # each text counts as much as any other
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             lr_scheduler.step()
             optimizer.zero_grad()
             clock()
+    put_all_tokens_back(model, whole)
     return model
 
 

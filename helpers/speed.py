@@ -126,6 +126,52 @@ class TokenBatchSampler:
         return count
 
 
+class UsedTokens(torch.nn.Module):
+    """The rows of a word embedding that belong to the tokens of some texts.
+
+    whole: the embedding to take them from, a torch.nn.Embedding
+    texts: the token ids of each text
+
+    It is called with the same token ids as `whole`. Raises IndexError if one of them is in none
+    of the texts and does not stand for padding. Defined in chapter 08.
+    """
+
+    def __init__(self, whole, texts):
+        super().__init__()
+        padding = torch.tensor([whole.padding_idx])
+        tokens = torch.cat([*texts, padding]).unique().to(whole.weight.device)
+        row = torch.full([whole.num_embeddings], -1, device=tokens.device)
+        row[tokens] = torch.arange(len(tokens), device=tokens.device)
+        self.register_buffer("tokens", tokens)
+        self.register_buffer("row", row)
+        self.padding_row = int(row[whole.padding_idx])
+        self.weight = torch.nn.Parameter(whole.weight.detach()[tokens])
+
+    def forward(self, input_ids):
+        return torch.nn.functional.embedding(self.row[input_ids], self.weight, self.padding_row)
+
+
+def train_used_tokens_only(model, texts):
+    """Put `UsedTokens` in the place of a model's word embedding, and return the latter.
+
+    Give it to `put_all_tokens_back` before you evaluate or save. Defined in chapter 08.
+    """
+    whole = model.get_input_embeddings()
+    model.set_input_embeddings(UsedTokens(whole, texts))
+    return whole
+
+
+def put_all_tokens_back(model, whole):
+    """Copy what `UsedTokens` learned into the whole embedding, and put that in its place again.
+
+    Defined in chapter 08.
+    """
+    used = model.get_input_embeddings()
+    with torch.no_grad():
+        whole.weight[used.tokens] = used.weight
+    model.set_input_embeddings(whole)
+
+
 class FastDropout(torch.nn.Module):
     """Dropout that makes four decisions with each random number of 64 bits.
 

@@ -1,5 +1,6 @@
 """What chapter 08 changes for speed: the same results, the counts that it claims."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from helpers.speed import (
     FastDropout,
     TokenBatchSampler,
     has_fast_bf16,
+    put_all_tokens_back,
     read_first_token_only,
+    train_used_tokens_only,
     training_flops,
     use_fast_dropout,
     use_float32_attention,
@@ -158,6 +161,41 @@ def test_fast_dropout_does_nothing_in_evaluation_and_replaces_only_dropout(model
     assert torch.equal(model(**batch()).logits, before)
     model.train()
     assert not torch.equal(model(**batch()).logits, before)
+
+
+def train_some_steps(model):
+    inputs = batch()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0)
+    for _ in range(3):
+        model(**inputs).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def test_training_the_used_tokens_only_gives_the_same_weights(model, tmp_path):
+    other = copy.deepcopy(model)
+    train_some_steps(model)
+    whole = train_used_tokens_only(other, batch()["input_ids"])
+    used = other.get_input_embeddings().weight
+    assert len(used) == len({0, *batch()["input_ids"].flatten().tolist()}) < len(whole.weight)
+    train_some_steps(other)
+    put_all_tokens_back(other, whole)
+    assert other.get_input_embeddings() is whole
+    weights = dict(other.named_parameters())
+    for name, expected in model.named_parameters():
+        if "key.bias" not in name:  # its gradient is 0 but for rounding, which AdamW blows up
+            torch.testing.assert_close(weights[name], expected, rtol=0, atol=1e-6, msg=name)
+    other.save_pretrained(tmp_path)
+    loaded = BertForSequenceClassification.from_pretrained(tmp_path)
+    torch.testing.assert_close(loaded.state_dict(), other.state_dict(), rtol=0, atol=0)
+
+
+def test_a_token_that_is_not_used_is_refused_and_padding_is_not(model):
+    train_used_tokens_only(model, [torch.tensor([7, 5]), torch.tensor([7])])
+    model(torch.tensor([[7, 5], [7, 0]]))
+    with pytest.raises(IndexError):
+        model(torch.tensor([[7, 6]]))
 
 
 def lengths(rows, seed=0):

@@ -1,4 +1,4 @@
-"""What makes training fast without changing what is learned. Chapter 08 teaches all of it."""
+"""What makes training fast. Chapter 08 teaches all of it but `check_is_bert`."""
 
 import json
 from pathlib import Path
@@ -132,8 +132,8 @@ class UsedTokens(torch.nn.Module):
     whole: the embedding to take them from, a torch.nn.Embedding
     texts: the token ids of each text
 
-    It is called with the same token ids as `whole`. Raises IndexError if one of them is in none
-    of the texts and does not stand for padding. Defined in chapter 08.
+    It is called with the same token ids as `whole`. Raises IndexError (a GPU: an assertion) if one
+    of them is in none of the texts and does not stand for padding. Defined in chapter 08.
     """
 
     def __init__(self, whole, texts):
@@ -172,24 +172,11 @@ def put_all_tokens_back(model, whole):
     model.set_input_embeddings(whole)
 
 
-class FastDropout(torch.nn.Module):
-    """Dropout that makes four decisions with each random number of 64 bits.
-
-    p: the share of values that become 0, to the next of 65,536 steps. The others are scaled up
-    by 1 / (1 - p), as `torch.nn.Dropout` does. For processors. Defined in chapter 08.
-    """
-
-    def __init__(self, p):
-        super().__init__()
-        self.p = p
-
-    def forward(self, x):
-        if not self.training:
-            return x
-        numbers = torch.empty(x.numel() // 4 + 1, dtype=torch.int64).random_(-(2**63), None)
-        numbers = numbers.view(torch.int16)[: x.numel()].view(x.shape)
-        keep = numbers >= round(self.p * 2**16) - 2**15
-        return torch.where(keep, x / (1 - self.p), 0.0)
+def switch_dropout_off(model):
+    """Let a model drop nothing, in training too. Defined in chapter 08."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
 
 
 def has_fast_bf16(device):
@@ -218,14 +205,3 @@ def use_float32_attention(model):
     AttentionInterface.register("sdpa_float32", attend_in_float32)
     AttentionMaskInterface.register("sdpa_float32", sdpa_mask)
     model.set_attn_implementation("sdpa_float32")
-
-
-def use_fast_dropout(model):
-    """Put a `FastDropout` in the place of every `torch.nn.Dropout` that does something.
-
-    Defined in chapter 08.
-    """
-    for parent in list(model.modules()):
-        for name, module in parent.named_children():
-            if isinstance(module, torch.nn.Dropout) and module.p > 0:
-                setattr(parent, name, FastDropout(module.p).train(module.training))

@@ -1,7 +1,8 @@
 """`make bench`: how fast and how good each way to fine-tune is, on the same rows and machine.
 
-Each measurement runs in a process of its own, one after the other; the repeats are interleaved,
-so that a slow minute of the machine hits all alike. Results go to benchmarks/results.
+Each measurement runs in a process of its own: speeds one after the other, with the repeats
+interleaved, so that a slow minute of the machine hits all alike; accuracies two at a time on a
+processor. Results go to benchmarks/results.
 """
 
 import argparse
@@ -47,7 +48,7 @@ DATA = {
     "imdb-base": Settings(model_name=str(BASE), dataset_name=IMDB, run_dir="runs/bench/imdb-base"),
 }
 # Short texts are few. No recipe looks at the validation rows, so there they are test rows too.
-TEST_SPLITS = {"rt": ("eval", "validation"), "imdb": ("eval",)}
+TEST_SPLITS = {"rt": ["eval", "validation"]}
 TITLES = {
     "rt": "rotten_tomatoes",
     "imdb": "imdb, cut at 512 tokens",
@@ -63,6 +64,7 @@ NAMES = {
 }
 # On average: our batches hold as many tokens as this many texts of mean length.
 TEXTS_A_STEP = {"cpu": 16, "cuda": 64}
+JOBS = {"cpu": 2, "cuda": 1}  # accuracies that are measured at a time
 WARM_UP = 2  # steps that are not timed
 SEEDS = range(5)
 # How many rows of an epoch are timed; None means all. All batches of the tutorial's recipe have the
@@ -157,7 +159,7 @@ def measure_accuracy(name, data, device, seed):
     task, rows = load_task(data, device, seed)
     recipe = seed_recipe_text_by_text if name == "seed" else RECIPES[name][0]
     model = recipe(task, rows["train"], None, 3, lambda: None)
-    test_rows = concatenate_datasets([rows[split] for split in TEST_SPLITS[data]])
+    test_rows = concatenate_datasets([rows[split] for split in TEST_SPLITS.get(data, ["eval"])])
     test_rows = test_rows.select(torch.tensor(lengths(test_rows)).argsort().tolist())
     dataloader = make_dataloader(test_rows, task.tokenizer, 32)
     return {"accuracy": evaluate_model(model, dataloader, task.device)[1]}
@@ -258,12 +260,12 @@ def bench_speed(kind, device, names, datasets, repeats):
     return speed
 
 
-def bench_accuracy(results, device, names, datasets, path, jobs):
-    """Measure the accuracy of each recipe with each seed, `jobs` at a time, and add it to `path`.
+def bench_accuracy(results, device, names, datasets, path):
+    """Measure the accuracy of each recipe with each seed, `JOBS` at a time, and add it to `path`.
 
     What stands there already is not measured again: the runs take hours and may be broken off.
     """
-    threads = max(1, torch.get_num_threads() // jobs)
+    threads = max(1, torch.get_num_threads() // JOBS[device])
     missing = []
     for data in datasets:
         prepare_data(DATA[data])
@@ -276,7 +278,7 @@ def bench_accuracy(results, device, names, datasets, path, jobs):
     def measure(run):
         return run, in_a_process("accuracy", *run, threads=threads)["accuracy"]
 
-    with ThreadPool(jobs) as pool:
+    with ThreadPool(JOBS[device]) as pool:
         for (name, data, _, seed), accuracy in pool.imap_unordered(measure, missing):
             values = results["accuracy"][data][name] | {str(seed): accuracy}
             results["accuracy"][data][name] = dict(sorted(values.items()))
@@ -354,12 +356,6 @@ def main(arguments=None):
         "--dry-run", action="store_true", help="a few rows on the processor, nothing is written"
     )
     parser.add_argument("--repeats", type=int, default=3, help="interleaved repeats; default 3")
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        default=2,
-        help="accuracies measured at a time on a processor; default 2",
-    )
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--data", nargs="+", choices=DATA, help="default: rt imdb")
     parser.add_argument(
@@ -404,9 +400,7 @@ def main(arguments=None):
         write_json(path, results)
         if kind == "full" or arguments.accuracy:
             names = [name for name in names if name in WITH_ACCURACY]
-            bench_accuracy(
-                results, device, names, datasets, path, arguments.jobs if device == "cpu" else 1
-            )
+            bench_accuracy(results, device, names, datasets, path)
         path.with_suffix(".md").write_text(markdown(results) + "\n", encoding="utf-8")
     print("\n" + markdown(results) + "\n")
     print(last_line(results))

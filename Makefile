@@ -40,7 +40,7 @@ $(SITE): $(READY)
 setup: $(READY) ## a virtual environment in .venv with exact versions; the other targets call it
 
 run: $(READY) ## run all chapters; make run PARAMETERS=parameters/smoke.yaml is the quick look, CHAPTERS="04 05" a choice
-	@$(BIN)/python -m helpers.runner $(CHAPTERS) $(if $(PARAMETERS),-f $(PARAMETERS))
+	@$(BIN)/python -m helpers.runner --side-by-side $(CHAPTERS) $(if $(PARAMETERS),-f $(PARAMETERS))
 
 test: $(READY) ## all tests, and all chapters against their stored outputs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m "not faults and not elsewhere and not exercises and not browser" tests

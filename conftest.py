@@ -15,6 +15,8 @@ import pytest
 import yaml
 from jupyter_client.manager import KernelManager
 
+from helpers.runner import SIDE_BY_SIDE
+
 ROOT = Path(__file__).resolve().parent
 
 # For sockets and for what the 🤗 libraries would leave in the user's cache; gone after the tests.
@@ -39,8 +41,9 @@ SHARED = ("two_trainings", "trapped", "evaluated", "one_process", "bare")
 LONG = ("smoke_run", "measured", "one_and_two")
 
 
-# Two processes compare the chapters, each in this order: 05 to 07 find the models of 04 and 06.
-SIDE_BY_SIDE = (("04", "05", "10", "08", "01", "02", "03"), ("06", "07", "09"))
+# Two processes compare the chapters with their stored outputs, each in this order. Speeds are not
+# compared, so the chapters that measure them may run beside others here.
+ROWS = tuple((*row, last) for row, last in zip(SIDE_BY_SIDE, ("08", "09"), strict=True))
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist writes the groups into the names of the tests
@@ -49,11 +52,11 @@ def pytest_collection_modifyitems(items):
 
     Those of the longest runs are not for `make test`.
     """
-    chapters = [number for group in SIDE_BY_SIDE for number in group]
+    chapters = [number for group in ROWS for number in group]
     if all(item.path.suffix == ".ipynb" and item.path.name[:2] in chapters for item in items):
         items.sort(key=lambda item: chapters.index(item.path.name[:2]))
     for item in items:
-        for group in SIDE_BY_SIDE:
+        for group in ROWS:
             if item.path.suffix == ".ipynb" and item.path.name[:2] in group:
                 item.add_marker(pytest.mark.xdist_group(f"chapters-{group[0]}"))
         for fixture in SHARED + LONG:
@@ -168,7 +171,7 @@ def smoke_run(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("smoke")
     command = [sys.executable, "-m", "helpers.runner", "-f", "parameters/smoke.yaml"]
-    command += ["-p", "run_dir", str(folder)]
+    command += ["--side-by-side", "-p", "run_dir", str(folder)]
     cut_off = (
         subprocess.run(["unshare", "-rnu", "true"], capture_output=True).returncode == 0
         if os.name == "posix"

@@ -7,6 +7,7 @@ import re
 import sys
 import tempfile
 from contextlib import contextmanager
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from time import perf_counter
 
@@ -22,6 +23,9 @@ from helpers.parameters import ParameterError, all_sizes, check_enough_rows, che
 from helpers.runs import locked, read_metrics, run_folder, write_json
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+# Each row runs in this order, so that 05 to 07 find the models of 04 and 06. The chapters in no row
+# measure speed, and run when the rows have ended.
+SIDE_BY_SIDE = (("04", "05", "10", "02", "03"), ("01", "06", "07"))
 # Text before a carriage return is overwritten on a screen; a file would show every state of a bar.
 OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n)")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -36,37 +40,48 @@ def all_chapters():
     return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 
 
-def run_chapters(chapters, parameters, progress=True):
-    """Run the chapters one after another and return {chapter: figures}, with `seconds` in each.
+def run_chapters(chapters, parameters, progress=True, side_by_side=False):
+    """Run the chapters and return {chapter: figures}, with `seconds` in each.
 
     parameters: name -> value, for every chapter; refused before the first one starts
+    side_by_side: run the rows of `SIDE_BY_SIDE` at the same time, each with its share of the cores,
+    and the other chapters after them; if not, all one after another
+
     Executed notebooks and `metrics.json` go to `run_dir`; a notebook is there even if its chapter
-    failed. Figures of chapters that do not run now stay in `metrics.json`.
+    failed. Figures of chapters that do not run now stay in `metrics.json`. A chapter that fails
+    ends the run.
 
     Raises ParameterError or SourceError before anything runs, ChapterError when a chapter fails.
     """
     folder = run_folder(check_values(parameters))
-    path = folder / "metrics.json"
+    by_number = {path.stem[:2]: path for path in chapters}
+    rows = [[by_number[n] for n in row if n in by_number] for row in SIDE_BY_SIDE]
+    rows = [row for row in rows if row and side_by_side]
+    alone = [path for path in chapters if not any(path in row for row in rows)]
     done = {}
-    for chapter in chapters:
-        output = folder / chapter.name
-        with locked(output):
-            with locked(path):
-                metrics = read_metrics(path)
-                metrics.pop(chapter.stem, None)
-                write_json(path, metrics)
-            start = perf_counter()
-            _run_chapter(chapter, output, parameters, progress)
-            with locked(path):
-                metrics = read_metrics(path)
-                metrics.setdefault(chapter.stem, {})["seconds"] = round(perf_counter() - start, 1)
-                write_json(path, metrics)
-        done[chapter.stem] = metrics[chapter.stem]
-    return done
+
+    def run(row):
+        return {path.stem: _run_chapter(path, folder, parameters, progress) for path in row}
+
+    # What a kernel leaves behind when it is killed at its end goes with this folder.
+    with (
+        tempfile.TemporaryDirectory(prefix="chapters-") as temporary,
+        _environment(TMPDIR=temporary),
+    ):
+        with _environment(**_share_of_cores(len(rows))), ThreadPool(max(1, len(rows))) as pool:
+            for figures in pool.imap_unordered(run, rows):
+                done |= figures
+        done |= run(alone)
+    return {path.stem: done[path.stem] for path in chapters}
 
 
-def table(metrics):
-    """Return the table of a run as text: chapter, seconds, peak memory, key figures."""
+def table(metrics, seconds=None):
+    """Return the table of a run as text: chapter, seconds, peak memory, key figures.
+
+    seconds: those of the whole run; None means that the chapters ran one after another
+    """
+    if seconds is None:
+        seconds = sum(figures["seconds"] for figures in metrics.values())
     lines = [f"{'chapter':<26}{'seconds':>9}{'peak MiB':>10}  key figures"]
     for chapter, figures in metrics.items():
         keys = {
@@ -81,7 +96,7 @@ def table(metrics):
         lines.append(
             f"{chapter:<26}{figures['seconds']:>9.1f}{figures.get('peak_memory_mib', '-'):>10}  {text}"
         )
-    lines.append(f"{'all':<26}{sum(figures['seconds'] for figures in metrics.values()):>9.1f}")
+    lines.append(f"{'all':<26}{seconds:>9.1f}")
     return "\n".join(lines)
 
 
@@ -103,6 +118,7 @@ def kernel_config():
     """
     with tempfile.TemporaryDirectory(prefix="kernel-") as folder:
         sockets = {"transport": "ipc", "ip": str(Path(folder, "socket"))}
+        sockets["connection_file"] = str(Path(folder, "connection.json"))
         yield Config({"KernelManager": sockets if os.name == "posix" else {}})
 
 
@@ -123,7 +139,47 @@ def join_streams(notebook):
     return notebook
 
 
-def _run_chapter(chapter, output, parameters, progress):
+@contextmanager
+def _environment(**variables):
+    """Set variables of the environment for the processes that start while the block runs."""
+    old = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in old.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _share_of_cores(rows):
+    """Return the variable that gives each of several rows its share of the cores."""
+    if rows < 2 or "OMP_NUM_THREADS" in os.environ:
+        return {}
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    cores = len(affinity(0)) if affinity else os.cpu_count()
+    return {"OMP_NUM_THREADS": str(max(1, cores // rows))}
+
+
+def _run_chapter(chapter, folder, parameters, progress):
+    """Run one chapter; return its figures."""
+    output, path = folder / chapter.name, folder / "metrics.json"
+    with locked(output):
+        with locked(path):
+            metrics = read_metrics(path)
+            metrics.pop(chapter.stem, None)
+            write_json(path, metrics)
+        start = perf_counter()
+        _execute(chapter, output, parameters, progress)
+        with locked(path):
+            metrics = read_metrics(path)
+            metrics.setdefault(chapter.stem, {})["seconds"] = round(perf_counter() - start, 1)
+            write_json(path, dict(sorted(metrics.items())))
+    return metrics[chapter.stem]
+
+
+def _execute(chapter, output, parameters, progress):
     bar = {"desc": chapter.stem, "file": sys.stderr} if progress else False
     try:
         with kernel_config() as config:
@@ -134,6 +190,7 @@ def _run_chapter(chapter, output, parameters, progress):
                 kernel_name="python3",
                 config=config,
                 store_widget_state=False,
+                shutdown_kernel="immediate",  # with torch loaded, Python takes seconds to end
             )
         nbformat.write(join_streams(executed), output)
     except PapermillExecutionError as error:
@@ -183,6 +240,11 @@ def _read_arguments(arguments):
     parser.add_argument(
         "--name",
         help="name of the run: results go to runs/NAME (default: the file's name, or default)",
+    )
+    parser.add_argument(
+        "--side-by-side",
+        action="store_true",
+        help="run chapters that do not wait for one another at the same time",
     )
     parser.add_argument(
         "--check", action="store_true", help="look through the data set, and run no chapter"
@@ -236,17 +298,22 @@ def _check(parameters):
 
 
 def main(arguments=None):
-    """Command line. Returns the exit status: 0, or 1 after one message on stderr."""
+    """Command line. Returns the exit status: 0, or 1 or 130 (Ctrl-C) after one message on stderr."""
     arguments = _read_arguments(arguments)
     try:
         parameters = _read_parameters(arguments)
         if arguments.check:
             return _check(parameters)
-        metrics = run_chapters(_choose(arguments.chapters), parameters)
+        start = perf_counter()
+        chapters = _choose(arguments.chapters)
+        metrics = run_chapters(chapters, parameters, side_by_side=arguments.side_by_side)
     except UserError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
-    print(table(metrics))
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on from the last checkpoint.", file=sys.stderr)
+        return 130
+    print(table(metrics, perf_counter() - start))
     print(class_report(metrics))
     print(f"\nNotebooks, model and metrics.json: {run_folder(check_values(parameters))}")
     return 0

@@ -1,8 +1,15 @@
 """The runner: what it prints and keeps when all goes well, and when something breaks."""
 
+import contextlib
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import nbformat
+import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
@@ -92,6 +99,118 @@ def test_a_killed_kernel_is_reported_as_killed(chapters, tmp_path, capsys):
     message = capsys.readouterr().err
     assert "01_big.ipynb, cell 'cell-0': the kernel was killed" in message
     assert (tmp_path / "run" / "01_big.ipynb").is_file()
+
+
+MEET = """
+import os
+import time
+from pathlib import Path
+
+from helpers.parameters import read_parameters
+from helpers.runs import run_folder
+
+folder = run_folder(read_parameters(globals()))
+folder.joinpath("{own}").touch()
+end = time.monotonic() + 60
+while not folder.joinpath("{other}").exists() and time.monotonic() < end:
+    time.sleep(0.1)
+assert folder.joinpath("{other}").exists()
+print(os.environ.get("OMP_NUM_THREADS"))
+"""
+
+
+def test_rows_run_side_by_side_on_shared_cores_and_the_rest_alone(chapters, tmp_path, monkeypatch):
+    """01 and 04 wait for each other; 08 measures speed and has to have all cores."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(runner.os, "sched_getaffinity", lambda process: range(6), raising=False)
+    write_chapter(chapters, "01_one", MEET.format(own="one", other="two"))
+    write_chapter(chapters, "04_two", MEET.format(own="two", other="one"))
+    after = "import os\nassert os.path.exists(run_dir + '/two')"
+    write_chapter(chapters, "02_after_04", after)
+    write_chapter(chapters, "08_alone", MEET.format(own="alone", other="one"))
+    run = tmp_path / "run"
+    parameters = {"run_dir": str(run)}
+    done = run_chapters(all_chapters(), parameters, progress=False, side_by_side=True)
+    names = ["01_one", "02_after_04", "04_two", "08_alone"]
+    assert list(done) == list(json.loads((run / "metrics.json").read_text())) == names
+    names.remove("02_after_04")
+    texts = [nbformat.read(run / f"{n}.ipynb", 4).cells[-1].outputs[0].text for n in names]
+    assert texts == ["3\n", "3\n", "None\n"]
+
+
+SIDE_BY_SIDE = """
+import sys
+from pathlib import Path
+
+from helpers import runner
+
+runner.NOTEBOOKS = Path({chapters!r})
+sys.exit(runner.main(["--side-by-side", "-p", "run_dir", {run!r}]))
+"""
+
+
+def start_side_by_side(chapters, run):
+    """Start the runner with a temporary folder of its own, `run/../temporary`."""
+    temporary = run.parent / "temporary"
+    temporary.mkdir()
+    command = [sys.executable, "-c", SIDE_BY_SIDE.format(chapters=str(chapters), run=str(run))]
+    return subprocess.Popen(
+        command,
+        env=os.environ | {"TMPDIR": str(temporary)},
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=runner.__file__.rpartition("helpers")[0],
+    )
+
+
+def ends(pid_file):
+    """Tell whether the process whose id stands in the file ends within some seconds."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.wait_procs([psutil.Process(int(pid_file.read_text()))], timeout=20)
+    return not psutil.pid_exists(int(pid_file.read_text()))
+
+
+LONG = """
+import os
+import time
+from pathlib import Path
+
+Path({pid_file!r}).write_text(str(os.getpid()))
+time.sleep(300)
+"""
+
+
+def test_a_failing_chapter_ends_the_one_beside_it(chapters, tmp_path):
+    pid_file, run = tmp_path / "pid", tmp_path / "run"
+    write_chapter(chapters, "01_long", LONG.format(pid_file=str(pid_file)))
+    wait = f"import time, pathlib\nwhile not pathlib.Path({str(pid_file)!r}).exists():\n    time.sleep(0.1)"
+    write_chapter(chapters, "04_bad", wait, "1 / 0")
+    write_chapter(chapters, "08_after", "print('never')")
+    process = start_side_by_side(chapters, run)
+    _, said = process.communicate(timeout=100)
+    assert process.returncode == 1
+    assert "ChapterError: 04_bad.ipynb, cell [4] 'cell-1', line 1: 1 / 0" in said
+    assert "Traceback" not in said
+    assert ends(pid_file)
+    assert not (run / "08_after.ipynb").exists()
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such signal")
+def test_a_run_that_is_interrupted_leaves_no_kernel(chapters, tmp_path):
+    files = {name: tmp_path / name for name in ("01_long", "04_long")}
+    for name, file in files.items():
+        write_chapter(chapters, name, LONG.format(pid_file=str(file)))
+    process = start_side_by_side(chapters, tmp_path / "run")
+    end = time.monotonic() + 60
+    while not all(file.exists() for file in files.values()) and time.monotonic() < end:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Stopped. The same command goes on from the last checkpoint." in said
+    assert "Traceback" not in said
+    assert all(ends(file) for file in files.values())
 
 
 def test_unknown_parameters_are_refused_before_the_first_chapter(chapters, tmp_path, capsys):

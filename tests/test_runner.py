@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import nbformat
 import psutil
@@ -136,6 +137,14 @@ def test_rows_run_side_by_side_on_shared_cores_and_the_rest_alone(chapters, tmp_
     names.remove("02_after_04")
     texts = [nbformat.read(run / f"{n}.ipynb", 4).cells[-1].outputs[0].text for n in names]
     assert texts == ["3\n", "3\n", "None\n"]
+
+
+def test_temporary_files_of_a_chapter_go_with_the_run(chapters, tmp_path):
+    path = write_chapter(chapters, "01_one", "import tempfile\nprint(tempfile.mkdtemp(), end='')")
+    run_chapters([path], {"run_dir": str(tmp_path / "run")}, progress=False)
+    folder = nbformat.read(tmp_path / "run" / path.name, 4).cells[-1].outputs[0].text
+    assert "chapters-" in folder
+    assert not Path(folder).parent.exists()
 
 
 SIDE_BY_SIDE = """

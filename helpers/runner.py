@@ -1,4 +1,4 @@
-"""Run chapters headless, in order, through papermill: `python -m helpers.runner --help`."""
+"""Run chapters headless through papermill: `python -m helpers.runner --help`."""
 
 import argparse
 import ast
@@ -199,7 +199,8 @@ def _execute(chapter, output, parameters, progress):
         cell = _last_started_cell(output)
         raise ChapterError(
             f"{chapter.name}, cell {cell.id!r}: the kernel was killed, most often because memory ran out;"
-            f" free some, or run with a smaller batch_size or max_length. Up to there: {output}"
+            " free some, run without --side-by-side, or take a smaller batch_size or max_length."
+            f" Up to there: {output}"
         ) from None
 
 

@@ -148,11 +148,13 @@ def test_temporary_files_of_a_chapter_go_with_the_run(chapters, tmp_path):
 
 
 SIDE_BY_SIDE = """
+import signal
 import sys
 from pathlib import Path
 
 from helpers import runner
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores Ctrl-C
 runner.NOTEBOOKS = Path({chapters!r})
 sys.exit(runner.main(["--side-by-side", "-p", "run_dir", {run!r}]))
 """
@@ -215,7 +217,10 @@ def test_a_run_that_is_interrupted_leaves_no_kernel(chapters, tmp_path):
     while not all(file.exists() for file in files.values()) and time.monotonic() < end:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    try:
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "Stopped. The same command goes on from the last checkpoint." in said
     assert "Traceback" not in said

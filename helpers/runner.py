@@ -49,7 +49,7 @@ def run_chapters(chapters, parameters, progress=True, side_by_side=False):
 
     Executed notebooks and `metrics.json` go to `run_dir`; a notebook is there even if its chapter
     failed. Figures of chapters that do not run now stay in `metrics.json`. A chapter that fails
-    ends the run.
+    ends the run; one that runs beside it goes on until this process ends.
 
     Raises ParameterError or SourceError before anything runs, ChapterError when a chapter fails.
     """
@@ -63,11 +63,10 @@ def run_chapters(chapters, parameters, progress=True, side_by_side=False):
     def run(row):
         return {path.stem: _run_chapter(path, folder, parameters, progress) for path in row}
 
-    # What a kernel leaves behind when it is killed at its end goes with this folder.
-    with (
-        tempfile.TemporaryDirectory(prefix="chapters-") as temporary,
-        _environment(TMPDIR=temporary),
-    ):
+    # What a kernel leaves behind when it is killed at its end goes with this folder. After a failure
+    # the chapter of the other row may still write there.
+    leftovers = tempfile.TemporaryDirectory(prefix="chapters-", ignore_cleanup_errors=True)
+    with leftovers as temporary, _environment(TMPDIR=temporary):
         with _environment(**_share_of_cores(len(rows))), ThreadPool(max(1, len(rows))) as pool:
             for figures in pool.imap_unordered(run, rows):
                 done |= figures

@@ -198,7 +198,10 @@ def test_a_failing_chapter_ends_the_one_beside_it(chapters, tmp_path):
     write_chapter(chapters, "04_bad", wait, "1 / 0")
     write_chapter(chapters, "08_after", "print('never')")
     process = start_side_by_side(chapters, run)
-    _, said = process.communicate(timeout=100)
+    try:
+        _, said = process.communicate(timeout=100)
+    finally:
+        process.kill()
     assert process.returncode == 1
     assert "ChapterError: 04_bad.ipynb, cell [4] 'cell-1', line 1: 1 / 0" in said
     assert "Traceback" not in said

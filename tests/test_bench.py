@@ -5,13 +5,14 @@ import re
 import shutil
 import subprocess
 import sys
+from statistics import fmean
 
 import pytest
 import torch
 from datasets import ClassLabel, Dataset
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
-from benchmarks.bench import DATA, RESULTS, choose_batches, last_line, markdown
+from benchmarks.bench import ALL, DATA, NUM_TRAIN, RESULTS, choose_batches, last_line, markdown
 from benchmarks.recipes import Task, seed_recipe, seed_recipe_text_by_text
 from helpers.parameters import Settings
 from helpers.sources import find_model
@@ -134,6 +135,37 @@ def test_the_tables_are_those_of_the_results(path, root):
         for name, entry in figures.items():
             if name not in ("peak_gflops", "peaks"):
                 assert len(entry["samples_per_second"]["values"]) == results["repeats"] >= 3
+
+
+def test_the_accuracies_in_the_readmes_prose_are_those_of_the_results(root):
+    results = json.loads((RESULTS / "amd-epyc-2-cores.json").read_text())
+    sizes = {"eval": ALL["num_eval"], "validation": ALL["num_validation"]}
+    sizes["unused"] = ALL["num_train"] - NUM_TRAIN
+    clean, unused = ["eval", "validation"], ["unused"]
+
+    def mean(name, splits):
+        weights = [sizes[split] for split in splits]
+        runs = results["by_split"]["rt"][name].values()
+        return fmean(fmean([run[s] for s in splits], weights=weights) for run in runs)
+
+    whole = {
+        (data, name): fmean(runs.values())
+        for data, recipes in results["accuracy"].items()
+        for name, runs in recipes.items()
+    }
+    own = results["accuracy"]["rt"]["ours"].values()
+    for said in (
+        f"on the {sum(sizes.values()):,} reviews of rotten_tomatoes",
+        f"with {whole['imdb', 'ours']:.3f} against {whole['imdb', 'seed']:.3f};",
+        f"with {whole['rt', 'ours']:.3f} against {whole['rt', 'seed']:.3f}, and neither",
+        f"`Trainer`, with {whole['rt', 'trainer_tuned']:.3f}.",
+        f"as {100 * (max(own) - min(own)):.1f} points",
+        f"on {sizes['eval'] + sizes['validation']:,} of them",
+        f"ours has {mean('ours', clean):.3f} and the tutorial's {mean('seed', clean):.3f};",
+        f"other {sizes['unused']:,}, on which",
+        f"{mean('ours', unused):.3f} and {mean('seed', unused):.3f} (",
+    ):
+        assert said in (root / "README.md").read_text(), said
 
 
 def test_there_are_results():

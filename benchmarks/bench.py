@@ -81,7 +81,7 @@ WITH_ACCURACY = ("seed", "trainer_tuned", "ours")
 
 
 def load_task(data, device, seed=42):
-    """Return the Task and the rows, split by split; `unused` are training rows too many."""
+    """Return the Task and the rows, split by split; `unused` are the training rows beyond `NUM_TRAIN`."""
     settings = DATA[data]
     dataset = prepare_data(settings)
     rows = to_model_inputs(dataset)

@@ -160,10 +160,7 @@ def measure_speed(name, data, device, num_rows):
 
 
 def measure_accuracy(name, data, device, seed):
-    """Train three epochs with one recipe and one seed; return the accuracy on all test rows.
-
-    And on each split of them.
-    """
+    """Train three epochs; return the accuracy on all test rows, and on each split of them."""
     task, rows = load_task(data, device, seed)
     recipe = seed_recipe_text_by_text if name == "seed" else RECIPES[name][0]
     model = recipe(task, rows["train"], None, 3, lambda: None)
@@ -293,7 +290,7 @@ def bench_accuracy(results, device, names, datasets, path):
     with ThreadPool(JOBS[device]) as pool:
         for (name, data, _, seed), measured in pool.imap_unordered(measure, missing):
             for figure, value in measured.items():
-                values = results[figure].setdefault(data, {}).setdefault(name, {})
+                values = results.setdefault(figure, {}).setdefault(data, {}).setdefault(name, {})
                 values[str(seed)] = value
                 results[figure][data][name] = dict(sorted(values.items()))
             print(f"accuracy {data:5}{name:14}{seed}: {measured['accuracy']:.3f}", flush=True)

@@ -157,12 +157,17 @@ def overhead(folder):
     """Return what each chapter of the run in `folder` cost beside its work.
 
     {chapter: (seconds in all, seconds to start and stop the kernel, seconds to import what its
-    cells import)}. The imports are measured now, in a fresh process for each chapter.
+    cells import)}. The imports are measured now, in a fresh process for each chapter. Chapters that
+    did not run to their end there are left out; raises UserError if none did.
     """
     costs = {}
     for path in all_chapters():
+        if not (folder / path.name).is_file():
+            continue
         notebook = nbformat.read(folder / path.name, as_version=4)
         cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        if any(cell.metadata.papermill.duration is None for cell in cells):
+            continue
         code = (line for cell in cells for line in f"{cell.source}\n".splitlines(keepends=True))
         nodes = ast.walk(ast.parse("".join(line for line in code if not MAGIC.match(line))))
         imports = [ast.unparse(n) for n in nodes if isinstance(n, (ast.Import, ast.ImportFrom))]
@@ -172,6 +177,8 @@ def overhead(folder):
         kernel = seconds - sum(cell.metadata.papermill.duration for cell in cells)
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         costs[path.stem] = seconds, kernel, float(done.stdout.splitlines()[-1])
+    if not costs:
+        raise UserError(f"{folder} holds no chapter that ran to its end: call `make run` first")
     return costs
 
 
@@ -193,23 +200,23 @@ def main(arguments=None):
     )
     parser.add_argument("--repo", help="owner/name on GitHub for links (default: git's origin)")
     arguments = parser.parse_args(arguments)
-    if arguments.command == "refresh":
-        refresh()
-    elif arguments.command == "exercises":
-        write_exercises(all_chapters())
-    elif arguments.command == "links":
-        try:
+    try:
+        if arguments.command == "refresh":
+            refresh()
+        elif arguments.command == "exercises":
+            write_exercises(all_chapters())
+        elif arguments.command == "links":
             print(f"https://github.com/{write_links(arguments.repo)}")
-        except UserError as error:
-            sys.exit(f"{type(error).__name__}: {error}")
-    elif arguments.command == "ranges":
-        measure_ranges(arguments.seeds or SEEDS)
-    elif arguments.command == "accuracies":
-        measure_accuracies(arguments.seeds or MORE_SEEDS)
-    elif arguments.command == "overhead":
-        print_overhead(overhead(run_folder(Settings())))
-    else:
-        print("\n".join(lowest()))
+        elif arguments.command == "ranges":
+            measure_ranges(arguments.seeds or SEEDS)
+        elif arguments.command == "accuracies":
+            measure_accuracies(arguments.seeds or MORE_SEEDS)
+        elif arguments.command == "overhead":
+            print_overhead(overhead(run_folder(Settings())))
+        else:
+            print("\n".join(lowest()))
+    except UserError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

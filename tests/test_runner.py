@@ -147,7 +147,7 @@ def test_temporary_files_of_a_chapter_go_with_the_run(chapters, tmp_path):
     assert not Path(folder).parent.exists()
 
 
-SIDE_BY_SIDE = """
+RUNNER = """
 import signal
 import sys
 from pathlib import Path
@@ -156,15 +156,16 @@ from helpers import runner
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores Ctrl-C
 runner.NOTEBOOKS = Path({chapters!r})
-sys.exit(runner.main(["--side-by-side", "-p", "run_dir", {run!r}]))
+sys.exit(runner.main([*{options!r}, "-p", "run_dir", {run!r}]))
 """
 
 
-def start_side_by_side(chapters, run):
+def start_runner(chapters, run, *options):
     """Start the runner with a temporary folder of its own, `run/../temporary`."""
     temporary = run.parent / "temporary"
     temporary.mkdir()
-    command = [sys.executable, "-c", SIDE_BY_SIDE.format(chapters=str(chapters), run=str(run))]
+    code = RUNNER.format(chapters=str(chapters), run=str(run), options=options)
+    command = [sys.executable, "-c", code]
     return subprocess.Popen(
         command,
         env=os.environ | {"TMPDIR": str(temporary)},
@@ -197,7 +198,7 @@ def test_a_failing_chapter_ends_the_one_beside_it(chapters, tmp_path):
     wait = f"import time, pathlib\nwhile not pathlib.Path({str(pid_file)!r}).exists():\n    time.sleep(0.1)"
     write_chapter(chapters, "04_bad", wait, "1 / 0")
     write_chapter(chapters, "08_after", "print('never')")
-    process = start_side_by_side(chapters, run)
+    process = start_runner(chapters, run, "--side-by-side")
     try:
         _, said = process.communicate(timeout=100)
     finally:
@@ -211,11 +212,14 @@ def test_a_failing_chapter_ends_the_one_beside_it(chapters, tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no such signal")
-def test_a_run_that_is_interrupted_leaves_no_kernel(chapters, tmp_path):
-    files = {name: tmp_path / name for name in ("01_long", "04_long")}
+@pytest.mark.parametrize(
+    ("options", "names"), [(["--side-by-side"], ["01_long", "04_long"]), ([], ["01_long"])]
+)
+def test_a_run_that_is_interrupted_leaves_no_kernel(chapters, tmp_path, options, names):
+    files = {name: tmp_path / name for name in names}
     for name, file in files.items():
         write_chapter(chapters, name, LONG.format(pid_file=str(file)))
-    process = start_side_by_side(chapters, tmp_path / "run")
+    process = start_runner(chapters, tmp_path / "run", *options)
     end = time.monotonic() + 60
     while not all(file.exists() for file in files.values()) and time.monotonic() < end:
         time.sleep(0.1)
@@ -341,6 +345,19 @@ def test_the_overhead_of_a_chapter_is_a_part_of_its_time(smoke_run, monkeypatch)
     assert chapter == "01_prepare_data"
     assert 0.3 < kernel < seconds
     assert imports > 0.3
+
+
+@pytest.mark.parametrize("state", ["nothing ran", "broken off"])
+def test_the_overhead_without_a_whole_run_ends_in_one_line(smoke_run, tmp_path, monkeypatch, state):
+    if state == "broken off":
+        notebook = nbformat.read(smoke_run[0] / "01_prepare_data.ipynb", as_version=4)
+        notebook.cells[-2].metadata.papermill.duration = None
+        nbformat.write(notebook, tmp_path / "01_prepare_data.ipynb")
+    monkeypatch.setattr(maintenance, "run_folder", lambda settings: tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        maintenance.main(["overhead"])
+    message = f"UserError: {tmp_path} holds no chapter that ran to its end: call `make run` first"
+    assert stop.value.code == message
 
 
 def test_chapter_01_makes_what_the_helper_makes(smoke_run, tmp_path):

@@ -12,7 +12,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
 
 from conftest import SMOKE, write_rows
 from helpers.check import class_name, read_rows, usable_rows
-from helpers.data import clean, encode_labels, prepare_data, split, tokenize
+from helpers.data import clean, encode_labels, longest_first, prepare_data, split, tokenize
 from helpers.parameters import HELD_OUT, Settings, all_sizes, check_values
 
 
@@ -138,6 +138,20 @@ def test_test_rows_do_not_become_training_rows_under_another_seed(tmp_path):
     )
     assert set(first["eval"]["text"]) == set(second["eval"]["text"])
     assert list(first["train"]["text"]) != list(second["train"]["text"])
+
+
+def test_rows_that_are_not_trained_on_come_with_the_longest_first(smoke):
+    dataset = prepare_data(smoke)
+    lengths = {name: [len(ids) for ids in rows["input_ids"]] for name, rows in dataset.items()}
+    for name in ("validation", "eval"):
+        assert lengths[name] == sorted(lengths[name], reverse=True), name
+        assert len(set(lengths[name])) > 1, name
+    assert lengths["train"] != sorted(lengths["train"], reverse=True)
+
+
+def test_texts_of_equal_length_keep_their_order():
+    rows = Dataset.from_dict({"input_ids": [[0] * n for n in (2, 3, 1, 3, 2)], "row": range(5)})
+    assert list(longest_first(rows)["row"]) == [1, 3, 0, 4, 2]
 
 
 def test_data_of_the_same_settings_is_taken_and_of_others_made_again(smoke, tmp_path):

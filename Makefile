@@ -12,6 +12,8 @@ READY := $(VENV)/.ready
 LAB := $(VENV)/.lab
 BROWSER := $(VENV)/.browser
 SITE := $(VENV)/.site
+# For two test processes side by side: one thread each, of torch and of TensorFlow.
+ONE_CORE := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet --constraint $(CONSTRAINTS)
 
 .PHONY: help setup run test test-faults test-elsewhere test-exercises test-browser lowest lab site lint refresh ranges accuracies overhead exercises links bench bench-gpu bench-data clean
@@ -43,17 +45,17 @@ run: $(READY) ## run all chapters; make run PARAMETERS=parameters/smoke.yaml is 
 	@$(BIN)/python -m helpers.runner --side-by-side $(CHAPTERS) $(if $(PARAMETERS),-f $(PARAMETERS))
 
 test: $(READY) ## all tests, and all chapters against their stored outputs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m "not faults and not elsewhere and not exercises and not browser" tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --nbval --nbval-current-env --nbval-cell-timeout 600 --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
+	$(ONE_CORE) $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m "not faults and not elsewhere and not exercises and not browser" tests
+	$(ONE_CORE) $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --nbval --nbval-current-env --nbval-cell-timeout 600 --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
 
 test-faults: $(READY) ## the long tests of crashes: twenty kills on each road, four runs side by side
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m faults tests
+	$(ONE_CORE) $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m faults tests
 
 test-elsewhere: $(READY) ## the other long tests: other models and data, several processes, the benchmark, an environment like Colab's
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m elsewhere tests
+	$(ONE_CORE) $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m elsewhere tests
 
 test-exercises: $(READY) ## the solutions of all exercises, and mistakes that the checks have to find
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m exercises tests
+	$(ONE_CORE) $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m exercises tests
 
 test-browser: $(BROWSER) ## all chapters in JupyterLab, and the site, in Chromium; screenshots in runs/screenshots
 	$(BIN)/python -m pytest -m browser tests

@@ -25,7 +25,9 @@ from helpers.runs import locked, read_metrics, run_folder, write_json
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 # Each row runs in this order, so that 05 to 07 find the models of 04 and 06. The chapters in no row
 # measure speed, and run when the rows have ended.
-SIDE_BY_SIDE = (("04", "05", "10", "02", "03"), ("01", "06", "07"))
+SIDE_BY_SIDE = (("04", "05", "10", "02", "03", "01"), ("06", "07"))
+# What torch and NumPy read, and the two that TensorFlow reads.
+THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 # Text before a carriage return is overwritten on a screen; a file would show every state of a bar.
 OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n)")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -153,12 +155,12 @@ def _environment(**variables):
 
 
 def _share_of_cores(rows):
-    """Return the variable that gives each of several rows its share of the cores."""
+    """Return the variables that give each of several rows its share of the cores."""
     if rows < 2 or "OMP_NUM_THREADS" in os.environ:
         return {}
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
     cores = len(affinity(0)) if affinity else os.cpu_count()
-    return {"OMP_NUM_THREADS": str(max(1, cores // rows))}
+    return dict.fromkeys(THREADS, str(max(1, cores // rows)))
 
 
 def _run_chapter(chapter, folder, parameters, progress):

@@ -29,7 +29,7 @@ from benchmarks.recipes import (
     token_batches,
 )
 from helpers.batches import make_dataloader, to_model_inputs
-from helpers.data import prepare_data
+from helpers.data import longest_first, prepare_data
 from helpers.parameters import Settings
 from helpers.runs import peak_memory_mib, write_json
 from helpers.sources import find_model
@@ -166,8 +166,7 @@ def measure_accuracy(name, data, device, seed):
     model = recipe(task, rows["train"], None, 3, lambda: None)
     by_split = {}
     for split in TEST_SPLITS.get(data, ["eval"]):
-        by_length = rows[split].select(torch.tensor(lengths(rows[split])).argsort().tolist())
-        dataloader = make_dataloader(by_length, task.tokenizer, 32)
+        dataloader = make_dataloader(longest_first(rows[split]), task.tokenizer, 32)
         by_split[split] = evaluate_model(model, dataloader, task.device)[1]
     sizes = [len(rows[split]) for split in by_split]
     accuracy = statistics.fmean(by_split.values(), weights=sizes)

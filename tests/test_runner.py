@@ -350,11 +350,11 @@ def test_the_overhead_of_a_chapter_is_a_part_of_its_time(smoke_run, monkeypatch)
 
 
 @pytest.mark.parametrize("state", ["nothing ran", "broken off"])
-def test_the_overhead_without_a_whole_run_ends_in_one_line(smoke_run, tmp_path, monkeypatch, state):
+def test_the_overhead_without_a_whole_run_ends_in_one_line(chapters, tmp_path, monkeypatch, state):
+    write_chapter(chapters, "01_bad", "1 / 0", "print('never')")
     if state == "broken off":
-        notebook = nbformat.read(smoke_run[0] / "01_prepare_data.ipynb", as_version=4)
-        notebook.cells[-2].metadata.papermill.duration = None
-        nbformat.write(notebook, tmp_path / "01_prepare_data.ipynb")
+        assert main(["-p", "run_dir", str(tmp_path)]) == 1
+        assert (tmp_path / "01_bad.ipynb").is_file()
     monkeypatch.setattr(maintenance, "run_folder", lambda settings: tmp_path)
     with pytest.raises(SystemExit) as stop:
         maintenance.main(["overhead"])

@@ -15,13 +15,15 @@ import pytest
 import yaml
 from jupyter_client.manager import KernelManager
 
-from helpers.runner import SIDE_BY_SIDE
+from suite.chapters import all_chapters, plan
+from suite.start import check_values
 
 ROOT = Path(__file__).resolve().parent
 
 # For sockets and for what the 🤗 libraries would leave in the user's cache; gone after the tests.
+# All processes of pytest-xdist share that cache.
 SESSION = tempfile.TemporaryDirectory(prefix="tests-")
-os.environ["HF_HOME"] = str(Path(SESSION.name, "huggingface"))
+os.environ["HF_HOME"] = os.environ.setdefault("TESTS_HF_HOME", f"{SESSION.name}/huggingface")
 
 
 def kernel_manager(**arguments):
@@ -41,9 +43,15 @@ SHARED = ("two_trainings", "trapped", "evaluated", "one_process", "bare")
 LONG = ("smoke_run", "measured", "one_and_two")
 
 
-# Two processes compare the chapters with their stored outputs, each in this order. Speeds are not
-# compared, so the chapters that measure them may run beside others here.
-ROWS = tuple((*row, last) for row, last in zip(SIDE_BY_SIDE, ("08", "09"), strict=True))
+def groups():
+    """Return {chapter: number of the process that compares it with its stored outputs}, in order.
+
+    Speeds are not compared, so the chapters that measure them may run beside others here.
+    """
+    rows, alone = plan(all_chapters(), 2)
+    for number, path in enumerate(alone):
+        rows[number % 2].append(path)
+    return {path: number for number, row in enumerate(rows) for path in row}
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist writes the groups into the names of the tests
@@ -52,13 +60,12 @@ def pytest_collection_modifyitems(items):
 
     Those of the longest runs are not for `make test`.
     """
-    chapters = [number for group in ROWS for number in group]
-    if all(item.path.suffix == ".ipynb" and item.path.name[:2] in chapters for item in items):
-        items.sort(key=lambda item: chapters.index(item.path.name[:2]))
+    rows = groups()
+    if all(item.path in rows for item in items):
+        items.sort(key=lambda item: list(rows).index(item.path))
     for item in items:
-        for group in ROWS:
-            if item.path.suffix == ".ipynb" and item.path.name[:2] in group:
-                item.add_marker(pytest.mark.xdist_group(f"chapters-{group[0]}"))
+        if item.path in rows:
+            item.add_marker(pytest.mark.xdist_group(f"chapters-{rows[item.path]}"))
         for fixture in SHARED + LONG:
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(pytest.mark.xdist_group(fixture))
@@ -135,8 +142,8 @@ def tokenizer():
     """The tokenizer of the default model."""
     from transformers import AutoTokenizer
 
-    from helpers.parameters import Settings
-    from helpers.sources import find_model
+    from suite.resolve import find_model
+    from suite.settings import Settings
 
     return AutoTokenizer.from_pretrained(find_model(Settings().model_name))
 
@@ -144,8 +151,6 @@ def tokenizer():
 @pytest.fixture
 def smoke(tmp_path):
     """Settings small enough to train in seconds, with a run folder of their own."""
-    from helpers.parameters import check_values
-
     return check_values({**SMOKE, "run_dir": str(tmp_path / "run")})
 
 
@@ -170,7 +175,7 @@ def smoke_run(tmp_path_factory):
     What a library calls deprecated is an error there; see STRICT.
     """
     folder = tmp_path_factory.mktemp("smoke")
-    command = [sys.executable, "-m", "helpers.runner", "-f", "parameters/smoke.yaml"]
+    command = [sys.executable, "-m", "suite", "run", "-f", "parameters/smoke.yaml"]
     command += ["--side-by-side", "-p", "run_dir", str(folder)]
     cut_off = (
         subprocess.run(["unshare", "-rnu", "true"], capture_output=True).returncode == 0
@@ -220,6 +225,16 @@ def where_all_stand(run, log):
             process.kill()
     run.wait()
     return "\n".join(map(str, said))
+
+
+def copy_of_project(folder, address=None):
+    """Copy the project to `folder`, as it is or with the links of an address; "--none": without any."""
+    junk = (".git", ".venv*", ".*_cache", ".ipynb_checkpoints", "__pycache__", "*.egg-info", "runs")
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*junk), dirs_exist_ok=True)
+    if address:
+        command = [sys.executable, "-m", "maintenance.links", address]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return folder
 
 
 def write_rows(rows, path):

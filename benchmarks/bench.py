@@ -7,38 +7,31 @@ processor. Results go to benchmarks/results.
 
 import argparse
 import json
-import os
 import platform
 import re
 import statistics
-import subprocess
 import sys
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from time import perf_counter
 
 import torch
 from transformers import AutoConfig, AutoTokenizer, BertConfig, BertForSequenceClassification
 
-from benchmarks.recipes import (
-    RECIPES,
-    Task,
-    lengths,
-    ours,
-    seed_recipe_text_by_text,
-    token_batches,
-)
+from benchmarks.child import ROOT, run_child
+from benchmarks.recipes import RECIPES, Task, lengths, seed_recipe_text_by_text
+from benchmarks.roads import Clock, tokenized_rows
 from helpers.batches import make_dataloader, to_model_inputs
-from helpers.data import longest_first, prepare_data
-from helpers.parameters import Settings
-from helpers.runs import peak_memory_mib, write_json
-from helpers.sources import find_model
+from helpers.data import longest_first
 from helpers.speed import has_fast_bf16, multiply_rate, training_flops
 from helpers.training import evaluate_model
+from suite.resolve import find_model
+from suite.runs import peak_memory_mib, write_json
+from suite.settings import Settings
 
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "benchmarks.md"
 RT, IMDB = "cornell-movie-review-data/rotten_tomatoes", "stanfordnlp/imdb"
-BASE = RESULTS.parent.parent / "runs" / "bench" / "bert-base"
+BASE = ROOT / "runs" / "bench" / "bert-base"
 NUM_TRAIN = 1000
 # All that rotten_tomatoes has of them: its texts are short, so there is time to test on more.
 ALL = {"num_train": 6162, "num_validation": 1088, "num_eval": 1280}
@@ -83,7 +76,7 @@ WITH_ACCURACY = ("seed", "trainer_tuned", "ours")
 def load_task(data, device, seed=42):
     """Return the Task and the rows, split by split; `unused` are the training rows beyond `NUM_TRAIN`."""
     settings = DATA[data]
-    dataset = prepare_data(settings)
+    dataset = tokenized_rows(settings)
     rows = to_model_inputs(dataset)
     if settings.num_train > NUM_TRAIN:
         rows["unused"] = rows["train"].skip(NUM_TRAIN)
@@ -133,16 +126,10 @@ def measure_speed(name, data, device, num_rows):
     if name != "ours":
         batches = [batch for batch in batches if len(batch) == len(batches[0])]
     chosen = choose_batches(batches, rows, num_rows)
-    times = []
-
-    def clock():
-        if task.device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(perf_counter())
-
+    clock = Clock()
     warm_up = [chosen[-1]] * WARM_UP  # the longest, so that later ones find the memory set up
     recipe(task, rows, warm_up + chosen, 1, clock)
-    seconds = (times[-1] - times[WARM_UP - 1]) / len(chosen) * len(batches)
+    seconds = (clock.times[-1] - clock.times[WARM_UP - 1]) / len(chosen) * len(batches)
     config = AutoConfig.from_pretrained(find_model(task.model_name), num_labels=2)
     size = lengths(rows)
     texts = [row for batch in batches for row in batch]
@@ -163,7 +150,7 @@ def measure_accuracy(name, data, device, seed):
     """Train three epochs; return the accuracy on all test rows, and on each split of them."""
     task, rows = load_task(data, device, seed)
     recipe = seed_recipe_text_by_text if name == "seed" else RECIPES[name][0]
-    model = recipe(task, rows["train"], None, 3, lambda: None)
+    model = recipe(task, rows["train"], None, 3, Clock())
     by_split = {}
     for split in TEST_SPLITS.get(data, ["eval"]):
         dataloader = make_dataloader(longest_first(rows[split]), task.tokenizer, 32)
@@ -197,33 +184,6 @@ def measure_peak(data, device):
     return peak
 
 
-def profile(data, device, num_rows=320):
-    """Return the share of the time that each kind of operation takes in our recipe, largest first."""
-    task, rows = load_task(data, device)
-    batches = choose_batches(list(token_batches(rows["train"], task)), rows["train"], num_rows)
-    with torch.profiler.profile() as profiler:
-        ours(task, rows["train"], batches, 1, lambda: None)
-    times = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
-    total = sum(times.values())
-    return {name: time / total for name, time in sorted(times.items(), key=lambda pair: -pair[1])}
-
-
-def in_a_process(*arguments, threads=None):
-    """Run one measurement in a process of its own; return what it measured."""
-    command = [sys.executable, "-m", "benchmarks.bench", "--one", json.dumps(arguments)]
-    done = subprocess.run(
-        command,
-        cwd=RESULTS.parent.parent,
-        env=os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{arguments} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def summary(values):
     """Return median, least and largest of a list of numbers."""
     return {
@@ -239,24 +199,19 @@ def bench_speed(kind, device, names, datasets, repeats):
     for data in datasets:
         if data.endswith("-base"):
             make_bert_base()
-        prepare_data(DATA[data])
+        tokenized_rows(DATA[data])
     measured = {data: {name: [] for name in (*names, "peak")} for data in datasets}
     for repeat in range(repeats):
         for data in datasets:
-            for name in names:
-                rows = ROWS[kind]["seed" if name == "seed" else data]
-                figures = in_a_process("speed", name, data, device, rows)
+            for name in (*names, "peak"):
+                if name == "peak":
+                    figures = run_child("benchmarks.bench:measure_peak", data, device)
+                else:
+                    rows = ROWS[kind]["seed" if name == "seed" else data]
+                    figures = run_child("benchmarks.bench:measure_speed", name, data, device, rows)
                 measured[data][name].append(figures)
-                print(
-                    f"{repeat + 1}/{repeats} {data:10}{name:14}"
-                    f"{figures['samples_per_second']:9.2f} samples/s"
-                    f"{figures['useful_gflops']:9.1f} GFLOP/s"
-                    f"{figures['padding']:7.1%} padding{figures['peak_memory_mib']:7.0f} MiB",
-                    flush=True,
-                )
-            peak = in_a_process("peak", data, device)
-            measured[data]["peak"].append(peak)
-            print(f"{repeat + 1}/{repeats} {data:10}peak{peak['gflops']:38.1f} GFLOP/s", flush=True)
+                shown = (f"{key} {value:.4g}" for key, value in figures.items() if key != "shapes")
+                print(f"{repeat + 1}/{repeats} {data:10}{name:14}", *shown, flush=True)
     speed = {}
     for data, runs in measured.items():
         peak = statistics.median(run["gflops"] for run in runs["peak"])
@@ -273,10 +228,10 @@ def bench_accuracy(results, device, names, datasets, path):
 
     What stands there already is not measured again: the runs take hours and may be broken off.
     """
-    threads = max(1, torch.get_num_threads() // JOBS[device])
+    threads = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // JOBS[device]))}
     missing = []
     for data in datasets:
-        prepare_data(DATA[data])
+        tokenized_rows(DATA[data])
         for seed in range(SEEDS[data]):
             for name in names:
                 values = results["accuracy"].setdefault(data, {}).setdefault(name, {})
@@ -284,14 +239,13 @@ def bench_accuracy(results, device, names, datasets, path):
                     missing.append((name, data, device, seed))
 
     def measure(run):
-        return run, in_a_process("accuracy", *run, threads=threads)
+        return run, run_child("benchmarks.bench:measure_accuracy", *run, environment=threads)
 
     with ThreadPool(JOBS[device]) as pool:
         for (name, data, _, seed), measured in pool.imap_unordered(measure, missing):
             for figure, value in measured.items():
-                values = results.setdefault(figure, {}).setdefault(data, {}).setdefault(name, {})
-                values[str(seed)] = value
-                results[figure][data][name] = dict(sorted(values.items()))
+                recipes = results.setdefault(figure, {}).setdefault(data, {})
+                recipes[name] = dict(sorted({**recipes.get(name, {}), str(seed): value}.items()))
             print(f"accuracy {data:5}{name:14}{seed}: {measured['accuracy']:.3f}", flush=True)
             write_json(path, results)
 
@@ -306,7 +260,7 @@ def machine(device):
 
 
 def markdown(results):
-    """Return the table of `make bench` for the README."""
+    """Return the table of `make bench`."""
     lines = [
         "| | samples a second | ours is faster by | share of peak | padding | peak memory | accuracy |",
         "|---|---|---|---|---|---|---|",
@@ -328,6 +282,14 @@ def markdown(results):
                 f" | {show_accuracy(accuracy)} |"
             )
     return "\n".join(lines)
+
+
+def write_table(results, path):
+    """Write the table of `results` to `path`, and to PAGE if that shows what was in `path`."""
+    table = markdown(results) + "\n"
+    if path.is_file():
+        PAGE.write_text(PAGE.read_text("utf-8").replace(path.read_text("utf-8"), table), "utf-8")
+    path.write_text(table, "utf-8")
 
 
 def show_accuracy(values):
@@ -356,33 +318,16 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__)
     parser.add_argument("--gpu", action="store_true", help="on a GPU, with BERT-base too")
     part = parser.add_mutually_exclusive_group()
-    part.add_argument(
-        "--quick", action="store_true", help="speed alone, on fewer rows: within 25 minutes"
-    )
-    part.add_argument(
-        "--accuracy", action="store_true", help="accuracy alone, what the results lack of it"
-    )
-    part.add_argument(
-        "--dry-run", action="store_true", help="a few rows on the processor, nothing is written"
-    )
+    for option, meaning in {
+        "--quick": "speed alone, on fewer rows: within 25 minutes",
+        "--accuracy": "accuracy alone, what the results lack of it",
+        "--dry-run": "a few rows on the processor, nothing is written",
+    }.items():
+        part.add_argument(option, action="store_true", help=meaning)
     parser.add_argument("--repeats", type=int, default=3, help="interleaved repeats; default 3")
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--data", nargs="+", choices=DATA, help="default: rt imdb")
-    parser.add_argument(
-        "--profile", action="store_true", help="print where the time of our recipe goes, no more"
-    )
-    parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args(arguments)
-    if arguments.one:
-        task, *values = arguments.one
-        measure = {"speed": measure_speed, "accuracy": measure_accuracy, "peak": measure_peak}
-        print(json.dumps(measure[task](*values)))
-        return
-    if arguments.profile:
-        for data in arguments.data or ["rt", "imdb"]:
-            shares = list(profile(data, "cpu").items())[:10]
-            print(f"{data}: " + ", ".join(f"{name} {share:.1%}" for name, share in shares))
-        return
     if arguments.gpu and not arguments.dry_run and not torch.cuda.is_available():
         sys.exit(
             "there is no GPU here: make bench-gpu ARGS=--dry-run tries the command without one"
@@ -411,7 +356,7 @@ def main(arguments=None):
         if kind == "full" or arguments.accuracy:
             names = [name for name in names if name in WITH_ACCURACY]
             bench_accuracy(results, device, names, datasets, path)
-        path.with_suffix(".md").write_text(markdown(results) + "\n", encoding="utf-8")
+        write_table(results, path.with_suffix(".md"))
     print("\n" + markdown(results) + "\n")
     print(last_line(results))
 

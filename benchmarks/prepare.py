@@ -6,29 +6,34 @@ how many rows a second of one core tokenizes, for ours and for `map(batched=True
 """
 
 import argparse
-import json
+import contextlib
 import os
 import random
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import pandas as pd
+from datasets import DatasetDict, load_dataset
+from transformers import AutoTokenizer
 
-from helpers.runs import peak_memory_mib, write_json
-from helpers.sources import find_dataset
+from benchmarks.child import ROOT, run_child
+from benchmarks.roads import tokenized_rows
+from helpers.data import tokenize
+from suite.names import packaged_dataset
+from suite.resolve import find_model
+from suite.runs import read_metrics, run_folder, write_json
+from suite.settings import Settings
+from suite.tokens import tokenize_parts
 
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = ROOT / "benchmarks" / "results"
 ROWS = {"small": 25_000, "large": 650_000}
 
 
 def write_reviews(path, rows):
     """Write `rows` different reviews to a CSV file."""
-    source = find_dataset("stanfordnlp/imdb")
-    table = pd.read_csv(source.options["data_files"])
-    table = table[table["source"] == source.only]
+    table = pd.read_parquet(packaged_dataset("stanfordnlp/imdb"))
     shuffler = random.Random(0)
     for start in range(0, rows, len(table)):
         part = table[["text", "label"]].head(rows - start).copy()
@@ -43,111 +48,78 @@ def shuffled(text, shuffler, start):
     return ". ".join(sentences) + (f" {start}" if start else "")
 
 
-def measure_one(path, run_dir):
-    """Prepare one file in this process and print its figures."""
-    from helpers.data import prepare_data
-    from helpers.parameters import check_values
-
+def measure_preparing(path, run_dir):
+    """Have chapter 01 prepare one file; return its figures, with those of all processes for that."""
+    settings = Settings(dataset_name=path, run_dir=run_dir)
     start = time.perf_counter()
-    settings = check_values({"dataset_name": str(path), "run_dir": str(run_dir)})
-    dataset = prepare_data(settings)
-    seconds = time.perf_counter() - start
-    times = os.times()
-    figures = {
+    dataset = tokenized_rows(settings)
+    seconds, times = time.perf_counter() - start, os.times()
+    metrics = read_metrics(run_folder(settings) / "metrics.json")
+    return {
         "seconds": round(seconds, 1),
-        "core_seconds": round(times.user + times.system, 1),
-        "peak_memory_mib": round(peak_memory_mib()),
+        "core_seconds": round(sum(times[:4]), 1),
+        "peak_memory_mib": metrics["01_prepare_data"]["peak_memory_mib"],
         "first_tokens": dataset["train"][0]["input_ids"][:8],
     }
-    print(json.dumps(figures))
 
 
 def measure_tokenizing(path, way):
-    """Tokenize one file in this process, one way or the other, and print the rates."""
-    from datasets import DatasetDict, load_dataset
-    from transformers import AutoTokenizer
-
-    from helpers.data import tokenize_parts
-    from helpers.parameters import Settings
-    from helpers.sources import find_model
-
+    """Tokenize one file in this process, with `map` or with ours; return the rates."""
     tokenizer = AutoTokenizer.from_pretrained(find_model(Settings().model_name))
-    dataset = DatasetDict(train=load_dataset("csv", data_files=str(path), split="train"))
+    dataset = DatasetDict(train=load_dataset("csv", data_files=path, split="train"))
     start, before = time.perf_counter(), os.times()
     if way == "map":
         dataset.map(
             lambda batch: tokenizer(batch["text"], truncation=True, max_length=512), batched=True
         )
     else:
-        tokenize_parts(dataset, tokenizer, 512, path.parent / "tokens")
+        tokenize_parts(tokenize, dataset, tokenizer, 512)
     seconds, after = time.perf_counter() - start, os.times()
     core_seconds = after.user + after.system - before.user - before.system
     rows = dataset["train"].num_rows
-    figures = {
+    return {
         "rows_a_second": round(rows / seconds),
         "rows_a_core_second": round(rows / core_seconds),
     }
-    print(json.dumps(figures))
 
 
-def start_one(path, second, cache, measure="--one"):
-    """Start a measurement in a process of its own, with the cache of 🤗 Datasets in `cache`."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.prepare", measure, str(path), str(second)],
-        cwd=RESULTS.parent.parent,
-        env={**os.environ, "HF_HOME": str(cache)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process):
-    """Return what a process of `start_one` measured."""
-    output, _ = process.communicate()
-    if process.returncode:
-        raise RuntimeError(f"preparing failed with {process.returncode}")
-    return json.loads(output.splitlines()[-1])
+def measure(function, path, argument, cache, timeout=None):
+    """Call one of the functions above in a fresh process, with the cache of 🤗 Datasets in `cache`."""
+    environment = {"HF_HOME": str(cache)}
+    call = f"benchmarks.prepare:{function}", str(path), str(argument)
+    return run_child(*call, environment=environment, timeout=timeout)
 
 
 def main(arguments=None):
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.prepare", description=__doc__)
     parser.add_argument("--rows", type=int, default=ROWS["large"], help="default: 650000")
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--tokenize", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args(arguments)
-    if arguments.one:
-        measure_one(*map(Path, arguments.one))
-        return
-    if arguments.tokenize:
-        path, way = arguments.tokenize
-        measure_tokenizing(Path(path), way)
-        return
     results = {"cores": os.cpu_count()}
     with tempfile.TemporaryDirectory(prefix="bench-data-") as folder:
         folder = Path(folder)
         for name, rows in (("small", ROWS["small"]), ("large", arguments.rows)):
             path = folder / f"{name}.csv"
             write_reviews(path, rows)
-            figures = finish(start_one(path, folder / name, folder / name / "cache"))
+            figures = measure("measure_preparing", path, folder / name, folder / name / "cache")
             figures["rows_a_second"] = round(rows / figures["seconds"])
             results[name] = {"rows": rows, **figures}
             print(name, results[name], flush=True)
         for way in ("map", "ours"):
             cache = folder / "tokenizing" / way
-            figures = finish(start_one(folder / "small.csv", way, cache, "--tokenize"))
+            figures = measure("measure_tokenizing", folder / "small.csv", way, cache)
             results[f"tokenizing_{way}"] = figures
             print(way, figures, flush=True)
-        again = finish(start_one(path, folder / "large", folder / "large" / "cache"))
+        cache = folder / "large" / "cache"
+        again = measure("measure_preparing", path, folder / "large", cache)
         results["again_seconds"] = again["seconds"]
-        other = finish(start_one(path, folder / "other", folder / "large" / "cache"))
+        other = measure("measure_preparing", path, folder / "other", cache)
         results["another_run_folder_seconds"] = other["seconds"]
         print("again:", again["seconds"], "in another run folder:", other["seconds"], flush=True)
-        killed = start_one(path, folder / "killed", folder / "killed" / "cache")
-        time.sleep(results["large"]["seconds"] * 0.6)
-        killed.kill()
-        killed.communicate()
-        rest = finish(start_one(path, folder / "killed", folder / "killed" / "cache"))
+        killed = "measure_preparing", path, folder / "killed", folder / "killed" / "cache"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            measure(*killed, timeout=0.6 * results["large"]["seconds"])
+        rest = measure(*killed)
         assert rest["first_tokens"] == results["large"]["first_tokens"]
         results["after_a_kill_seconds"] = rest["seconds"]
         print("after a kill at 60 % of the time:", rest["seconds"], flush=True)

@@ -2,30 +2,24 @@
 
 A recipe is a function (task, rows, batches, num_epochs, clock) that trains on `rows` and returns
 the model. `batches` are the rows of each step, in order; None means the recipe's own order.
-`clock()` is called after each step.
+`clock`, a `Clock`, is called after each step.
 """
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import cross_entropy
-from torch.optim import AdamW
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 from transformers import (
     AutoModelForSequenceClassification,
     DataCollatorWithPadding,
-    PrinterCallback,
-    ProgressCallback,
-    Trainer,
-    TrainerCallback,
     TrainingArguments,
-    get_scheduler,
     set_seed,
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from helpers.sources import find_model
+from benchmarks.roads import fit_keras, fit_trainer, make_optimizer_and_schedule
 from helpers.speed import (
     TokenBatchSampler,
     has_fast_bf16,
@@ -36,6 +30,8 @@ from helpers.speed import (
     use_float32_attention,
 )
 from helpers.training import load_model, parameter_groups
+from suite.resolve import find_model
+from suite.settings import Settings
 
 
 @dataclass
@@ -61,18 +57,6 @@ def new_model(task):
     return model.to(task.device)
 
 
-def default_optimizer(model, num_training_steps):
-    """Return optimizer and schedule as the tutorial gives them."""
-    optimizer = AdamW(model.parameters(), lr=5e-5)
-    lr_scheduler = get_scheduler(
-        name="linear",
-        optimizer=optimizer,
-        num_warmup_steps=0,
-        num_training_steps=num_training_steps,
-    )
-    return optimizer, lr_scheduler
-
-
 def seed_recipe(task, rows, batches, num_epochs, clock):
     """The tutorial's own: every text padded to the maximum, batches of 8, default AdamW, 5e-5."""
     collator = DataCollatorWithPadding(
@@ -83,7 +67,10 @@ def seed_recipe(task, rows, batches, num_epochs, clock):
     else:
         train_dataloader = DataLoader(rows, batch_sampler=batches, collate_fn=collator)
     model = new_model(task)
-    optimizer, lr_scheduler = default_optimizer(model, num_epochs * len(train_dataloader))
+    num_training_steps = num_epochs * len(train_dataloader)
+    optimizer, lr_scheduler = make_optimizer_and_schedule(
+        model.parameters(), 5e-5, num_training_steps
+    )
     model.train()
     for _ in range(num_epochs):
         for batch in train_dataloader:
@@ -109,7 +96,10 @@ def seed_recipe_text_by_text(task, rows, batches, num_epochs, clock):
     train_dataloader = DataLoader(rows, collate_fn=list, **loader)
     model = new_model(task)
     whole = train_used_tokens_only(model, rows["input_ids"])
-    optimizer, lr_scheduler = default_optimizer(model, num_epochs * len(train_dataloader))
+    num_training_steps = num_epochs * len(train_dataloader)
+    optimizer, lr_scheduler = make_optimizer_and_schedule(
+        model.parameters(), 5e-5, num_training_steps
+    )
     model.train()
     for _ in range(num_epochs):
         for batch in train_dataloader:
@@ -125,40 +115,25 @@ def seed_recipe_text_by_text(task, rows, batches, num_epochs, clock):
     return model
 
 
-class Clock(TrainerCallback):
-    """Calls the clock of a recipe after each step of `Trainer`."""
-
-    def __init__(self, clock):
-        self.clock = clock
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.clock()
-
-
 def train_with_trainer(task, model, rows, batches, clock, **arguments):
     """Train with `Trainer`, in the order of `batches` if given."""
     if batches is not None:
         rows = rows.select([row for batch in batches for row in batch])
-        arguments |= {"train_sampling_strategy": "sequential"}
-        arguments |= {"per_device_train_batch_size": len(batches[0])}
+        arguments |= {
+            "train_sampling_strategy": "sequential",
+            "per_device_train_batch_size": len(batches[0]),
+        }
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(
-            model=model,
-            args=TrainingArguments(
-                output_dir=folder,
-                report_to="none",
-                save_strategy="no",
-                use_cpu=task.device.type == "cpu",
-                seed=task.seed,
-                **arguments,
-            ),
-            train_dataset=rows,
-            processing_class=task.tokenizer,
-            callbacks=[Clock(clock)],
+        args = TrainingArguments(
+            output_dir=folder,
+            report_to="none",
+            save_strategy="no",
+            disable_tqdm=True,
+            use_cpu=task.device.type == "cpu",
+            seed=task.seed,
+            **arguments,
         )
-        trainer.remove_callback(PrinterCallback)
-        trainer.remove_callback(ProgressCallback)
-        trainer.train()
+        fit_trainer(model, args, rows, task.tokenizer, clock)
     return model
 
 
@@ -197,31 +172,15 @@ def trainer_tuned(task, rows, batches, num_epochs, clock):
 
 def keras_road(task, rows, batches, num_epochs, clock):
     """Keras on TensorFlow as in chapter 07, with batches grouped by length."""
-    from helpers.keras_road import build_classifier, keras, keras_batches, make_keras_optimizer
-    from helpers.parameters import Settings
-
-    class KerasClock(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            clock()
+    from helpers.keras_road import build_classifier, keras
 
     classifier = build_classifier(task.model_name, task.class_label.num_classes, task.seed)
     collator = DataCollatorWithPadding(task.tokenizer)
     if batches is None:
-        batches = grouped_batches(rows, task, task.batch_size)
+        batches = grouped_batches(rows, task)
     train_dataloader = DataLoader(rows, batch_sampler=batches, collate_fn=collator)
-    settings = replace(Settings(), num_epochs=num_epochs)
-    classifier.compile(
-        optimizer=make_keras_optimizer(settings, num_epochs * len(train_dataloader)),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        jit_compile=False,
-    )
-    classifier.fit(
-        keras_batches(train_dataloader),
-        epochs=num_epochs,
-        shuffle=False,
-        verbose=0,
-        callbacks=[KerasClock()],
-    )
+    callback = keras.callbacks.LambdaCallback(on_train_batch_end=clock)
+    fit_keras(classifier, train_dataloader, num_epochs, Settings(), callback)
     return classifier
 
 
@@ -251,15 +210,10 @@ def ours(task, rows, batches, num_epochs, clock):
     )
     groups = parameter_groups(model.base_model, 0.01)
     groups.append({"params": model.classifier.parameters(), "lr": 1e-3, "weight_decay": 0.0})
-    optimizer = AdamW(groups, lr=1e-4, fused=True)
-    num_training_steps = num_epochs * len(train_dataloader)
-    texts_a_step = len(rows) / len(train_dataloader)
-    lr_scheduler = get_scheduler(
-        name="linear",
-        optimizer=optimizer,
-        num_warmup_steps=int(0.1 * num_training_steps),
-        num_training_steps=num_training_steps,
+    optimizer, lr_scheduler = make_optimizer_and_schedule(
+        groups, 1e-4, num_epochs * len(train_dataloader), warmup_ratio=0.1, fused=True
     )
+    texts_a_step = len(rows) / len(train_dataloader)
     model.train()
     for _ in range(num_epochs):
         for batch in train_dataloader:
@@ -279,17 +233,18 @@ def ours(task, rows, batches, num_epochs, clock):
     return model
 
 
-def random_batches(rows, task, size=8):
-    """Return the batches of one epoch in random order."""
+def random_batches(rows, task):
+    """Return the batches of one epoch in random order, 8 texts each."""
     generator = torch.Generator().manual_seed(task.seed)
-    return _cut(torch.randperm(len(rows), generator=generator).tolist(), size)
+    order = torch.randperm(len(rows), generator=generator).tolist()
+    return list(BatchSampler(order, 8, drop_last=False))
 
 
-def grouped_batches(rows, task, size=None):
+def grouped_batches(rows, task):
     """Return the batches of one epoch as the sampler of `Trainer` groups them by length."""
     generator = torch.Generator().manual_seed(task.seed)
-    size = size or task.batch_size
-    return _cut(list(LengthGroupedSampler(size, lengths=lengths(rows), generator=generator)), size)
+    order = LengthGroupedSampler(task.batch_size, lengths=lengths(rows), generator=generator)
+    return list(BatchSampler(order, task.batch_size, drop_last=False))
 
 
 def token_batches(rows, task):
@@ -301,10 +256,6 @@ def token_batches(rows, task):
 def lengths(rows):
     """Return the number of tokens of each row."""
     return [len(input_ids) for input_ids in rows["input_ids"]]
-
-
-def _cut(order, size):
-    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 # name: (recipe, its batches of one epoch)

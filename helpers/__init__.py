@@ -1,1 +1,1 @@
-"""The small module that the chapters draw on; see the table in README.md for who teaches what."""
+"""What the chapters teach, to import: written by `make helpers` from their cells."""

@@ -1,6 +1,6 @@
 """A stand-in for the Hub on loopback, with a tiny BERT and a small set of starred reviews.
 
-It speaks as much of the Hub's HTTP interface as `from_pretrained`, `load_dataset` and `push_to_hub` use.
+It speaks as much HTTP as `from_pretrained`, `load_dataset` and `push_to_hub` need of the Hub.
 `python tests/hub_stand_in.py` serves until Ctrl-C and prints the variable to set:
 
     HF_ENDPOINT=http://127.0.0.1:… make run PARAMETERS=parameters/yelp.yaml
@@ -8,13 +8,12 @@ It speaks as much of the Hub's HTTP interface as `from_pretrained`, `load_datase
 Set HF_HOME to an empty folder beside it, or what it serves ends up in your own cache.
 """
 
-import argparse
 import base64
-import copy
 import hashlib
 import io
 import json
 import random
+import re
 import tempfile
 import threading
 from dataclasses import dataclass, field
@@ -35,50 +34,39 @@ class Repository:
     commits: list[dict[str, bytes]]
     tags: dict[str, int] = field(default_factory=dict)
 
-    @property
-    def hashes(self):
-        """The commit hashes, oldest first."""
-        texts = (
-            repr(sorted((p, _digest(p, b)) for p, b in files.items())) for files in self.commits
-        )
-        return [hashlib.sha1(text.encode()).hexdigest() for text in texts]
-
     def find(self, revision):
         """Return (hash, files) of a branch, tag or commit hash, or None."""
-        numbers = {hash: number for number, hash in enumerate(self.hashes)}
-        number = {"main": len(self.commits) - 1, **self.tags, **numbers}.get(revision)
-        return None if number is None else (self.hashes[number], self.commits[number])
+        texts = [repr(sorted((p, _digest(p, b)) for p, b in c.items())) for c in self.commits]
+        hashes = [hashlib.sha1(text.encode()).hexdigest() for text in texts]
+        numbers = {hash: number for number, hash in enumerate(hashes)}
+        number = {"main": len(hashes) - 1, **self.tags, **numbers}.get(revision)
+        return None if number is None else (hashes[number], self.commits[number])
 
 
 class HubStandIn:
     """A context manager that serves {("models" or "datasets", id): Repository} on a free port.
 
-    deny: id -> (status, X-Error-Code) for every request about it; status 403 and "GatedRepo"
-          is what a gated repository answers to a token without access
+    deny: id -> (status, X-Error-Code, X-Error-Message) for every request about it
     gated: ids whose files, and not their descriptions, are denied: 401 without a token, else 403
     break_off: file name -> the connection closes after this byte of the file
     requests: (method, path) of what was asked so far
     private: (kind, id) -> whether a repository was created as a private one
     """
 
-    def __init__(self, repositories, port=0):
-        """Bind the port; `with` starts to serve."""
+    def __init__(self, repositories):
         self.repositories = repositories
         self.deny, self.gated, self.break_off, self.requests = {}, set(), {}, []
         self.private = {}
-        self.server = ThreadingHTTPServer(("127.0.0.1", port), _Handler)
-        self.server.daemon_threads = True
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         self.server.hub = self
         self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
 
     def __enter__(self):
-        """Serve in a thread."""
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
         self.thread.start()
         return self
 
     def __exit__(self, *_):
-        """Stop, if `stop` did not do so already."""
         self.stop()
 
     def stop(self):
@@ -102,39 +90,26 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         """Keep the terminal quiet."""
 
-    def do_HEAD(self):
-        self._answer()
-
     def do_GET(self):
-        self._answer()
-
-    def do_POST(self):
-        self._answer()
-
-    def _answer(self):
         self.hub = self.server.hub
         self.hub.requests.append((self.command, self.path))
         self.body = self._read_body().decode()
-        parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
+        path = urlsplit(self.path).path
+        matches = ((answer, re.fullmatch(route, path)) for route, answer in ROUTES.items())
+        answer, match = next(((a, m) for a, m in matches if m), (None, None))
         try:
-            if parts == ["api", "repos", "create"]:
-                self._create()
-            elif parts == ["api", "validate-yaml"]:
-                self._send_json({"errors": [], "warnings": []})
-            elif parts[0] == "api" and len(parts) == 6 and parts[4] in ("preupload", "commit"):
-                self._take_files(parts[1], "/".join(parts[2:4]), parts[4])
-            elif parts[0] == "api" and len(parts) >= 4:
-                self._describe(parts[1], "/".join(parts[2:4]), parts[4:])
-            else:
-                kind = parts.pop(0) if parts[0] == "datasets" else "models"
-                if len(parts) < 5 or parts[2] != "resolve":
-                    raise _Answer(404)
-                self._send_file(kind, "/".join(parts[:2]), parts[3], "/".join(parts[4:]))
-        except _Answer as answer:
-            headers = {"X-Error-Code": answer.code, "X-Error-Message": answer.message}
-            self._send(answer.status, b"{}", {k: v for k, v in headers.items() if v})
+            if match is None:
+                raise _Answer(404)
+            content = answer(self, *(unquote(group or "") for group in match.groups()))
+            if content is not None:
+                self._send(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
+        except _Answer as refusal:
+            headers = {"X-Error-Code": refusal.code, "X-Error-Message": refusal.message}
+            self._send(refusal.status, b"{}", {k: v for k, v in headers.items() if v})
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
+
+    do_HEAD = do_POST = do_GET
 
     def _read_body(self):
         if self.headers.get("Transfer-Encoding") != "chunked":
@@ -146,37 +121,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return body
 
-    def _create(self):
-        """Answer /api/repos/create: an empty repository, private or not, for whoever has a token."""
+    def _check_token(self):
         if "Authorization" not in self.headers:
             raise _Answer(401)
-        asked = json.loads(self.body)
-        name, kind = f"{asked['organization']}/{asked['name']}", f"{asked.get('type', 'model')}s"
-        if (kind, name) not in self.hub.repositories:
-            self.hub.repositories[kind, name] = Repository([{}])
-            self.hub.private[kind, name] = asked["visibility"] == "private"
-        self._send_json({"url": f"{self.hub.endpoint}/{name}", "name": name, "id": name})
-
-    def _take_files(self, kind, name, what):
-        """Answer …/preupload/R, which asks how to send files, and …/commit/R, which sends them."""
-        if "Authorization" not in self.headers:
-            raise _Answer(401)
-        commit, files = self._find(kind, name, "main")
-        if what == "preupload":
-            asked = [file["path"] for file in json.loads(self.body)["files"]]
-            modes = [{"path": p, "uploadMode": "regular", "shouldIgnore": False} for p in asked]
-            return self._send_json({"files": modes})
-        lines = [json.loads(line) for line in self.body.splitlines()]
-        sent = [line["value"] for line in lines if line["key"] == "file"]
-        new = {file["path"]: base64.b64decode(file["content"]) for file in sent}
-        repository = self.hub.repositories[kind, name]
-        repository.commits.append({**files, **new})
-        commit = repository.hashes[-1]
-        url = f"{self.hub.endpoint}/{name}/commit/{commit}"
-        self._send_json({"success": True, "commitOid": commit, "commitUrl": url})
-
-    def _send_json(self, answer):
-        self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
 
     def _find(self, kind, name, revision):
         if name in self.hub.deny:
@@ -184,57 +131,79 @@ class _Handler(BaseHTTPRequestHandler):
         if (kind, name) not in self.hub.repositories:
             # The Hub does not tell strangers whether a repository is private or not there.
             raise _Answer(404 if "Authorization" in self.headers else 401, "RepoNotFound")
-        found = self.hub.repositories[kind, name].find(revision)
+        found = self.hub.repositories[kind, name].find(revision or "main")
         if found is None:
             raise _Answer(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         return found
 
-    def _describe(self, kind, name, rest):
-        """Answer /api/models/owner/name, …/revision/R, …/tree/R/folder and …/paths-info/R."""
-        what, revision, *inside = (
-            [*rest, "main"] if len(rest) == 1 else rest or ["revision", "main"]
-        )
-        commit, files = self._find(kind, name, revision)
-        if what == "revision":
-            siblings = [{"rfilename": path} for path in files]
-            answer = {
-                "id": name,
-                "sha": commit,
-                "private": False,
-                "gated": False,
-                "siblings": siblings,
-            }
-        elif what == "tree":
-            answer = _tree(
-                files, "/".join(inside), "recursive=True" in self.path.replace("true", "True")
-            )
-        elif what == "paths-info":
-            wanted = self._wanted_paths()
-            answer = [entry for entry in _tree(files, "", True) if entry["path"] in wanted]
-        else:
-            raise _Answer(404)
-        self._send_json(answer)
+    def create(self):
+        """Make an empty repository, private or not, for whoever has a token."""
+        self._check_token()
+        asked = json.loads(self.body)
+        name, kind = f"{asked['organization']}/{asked['name']}", f"{asked.get('type', 'model')}s"
+        if (kind, name) not in self.hub.repositories:
+            self.hub.repositories[kind, name] = Repository([{}])
+            self.hub.private[kind, name] = asked["visibility"] == "private"
+        return {"url": f"{self.hub.endpoint}/{name}", "name": name, "id": name}
 
-    def _wanted_paths(self):
-        if "json" in (self.headers.get("Content-Type") or ""):
-            return json.loads(self.body)["paths"]
-        return parse_qs(self.body).get("paths", [])
+    def preupload(self, kind, name):
+        """Say how to send files: each in the commit itself."""
+        self._check_token()
+        asked = [file["path"] for file in json.loads(self.body)["files"]]
+        modes = [{"path": p, "uploadMode": "regular", "shouldIgnore": False} for p in asked]
+        return {"files": modes}
 
-    def _send_file(self, kind, name, revision, path):
+    def commit(self, kind, name):
+        """Take files as a new commit."""
+        self._check_token()
+        _, files = self._find(kind, name, "main")
+        lines = [json.loads(line) for line in self.body.splitlines()]
+        sent = [line["value"] for line in lines if line["key"] == "file"]
+        new = {file["path"]: base64.b64decode(file["content"]) for file in sent}
+        self.hub.repositories[kind, name].commits.append({**files, **new})
+        commit, _ = self._find(kind, name, "main")
+        url = f"{self.hub.endpoint}/{name}/commit/{commit}"
+        return {"success": True, "commitOid": commit, "commitUrl": url}
+
+    def describe(self, kind, name, revision):
+        """Tell the commit hash and the files of a revision."""
         commit, files = self._find(kind, name, revision)
+        siblings = [{"rfilename": path} for path in files]
+        return {"id": name, "sha": commit, "private": False, "gated": False, "siblings": siblings}
+
+    def tree(self, kind, name, revision, folder):
+        """List a folder, with the option recursive=true all that is below it too."""
+        _, files = self._find(kind, name, revision)
+        recursive, entries = "recursive=true" in self.path.lower(), {}
+        above = folder.split("/") if folder else []
+        for path in files:
+            parts = path.split("/")
+            if parts[: len(above)] == above:
+                for depth in range(len(above) + 1, len(parts) + 1 if recursive else len(above) + 2):
+                    inside = "/".join(parts[:depth])
+                    entries[inside] = _entry(inside, files.get(inside))
+        if folder and not entries:
+            raise _Answer(404, "EntryNotFound", f"{folder} does not exist")
+        return list(entries.values())
+
+    def paths_info(self, kind, name, revision):
+        _, files = self._find(kind, name, revision)
+        return [_entry(path, files[path]) for path in parse_qs(self.body)["paths"] if path in files]
+
+    def send_file(self, kind, name, revision, path):
+        """Send a file, or the range of it that is asked for."""
+        commit, files = self._find(kind or "models", name, revision)
         if name in self.hub.gated:
             raise _Answer(403 if "Authorization" in self.headers else 401, "GatedRepo")
         headers = {"X-Repo-Commit": commit}
         if path not in files:
-            headers |= {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"}
-            return self._send(404, b"", headers)
+            return self._send(404, b"", {**headers, "X-Error-Code": "EntryNotFound"})
         content, status, start = files[path], 200, 0
         headers |= {"ETag": f'"{_digest(path, content)}"', "Accept-Ranges": "bytes"}
         if path.endswith(LARGE):
             headers |= {"X-Linked-ETag": headers["ETag"], "X-Linked-Size": str(len(content))}
-        if self.headers.get("Range", "").startswith("bytes="):
-            first, last = self.headers["Range"].removeprefix("bytes=").split("-")
-            start, end = int(first), int(last or len(content) - 1)
+        if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+            start, end = int(asked[1]), int(asked[2] or len(content) - 1)
             status = 206
             headers["Content-Range"] = f"bytes {start}-{end}/{len(content)}"
             content = content[start : end + 1]
@@ -253,32 +222,34 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
 
 
+_REPOSITORY = "/api/(models|datasets)/([^/]+/[^/]+)"
+ROUTES = {
+    "/api/repos/create": _Handler.create,
+    "/api/validate-yaml": lambda handler: {"errors": [], "warnings": []},
+    f"{_REPOSITORY}/preupload/main": _Handler.preupload,
+    f"{_REPOSITORY}/commit/main": _Handler.commit,
+    f"{_REPOSITORY}(?:/revision/([^/]+))?": _Handler.describe,
+    f"{_REPOSITORY}/tree/([^/]+)(?:/(.+))?": _Handler.tree,
+    f"{_REPOSITORY}/paths-info/([^/]+)": _Handler.paths_info,
+    "/(?:(datasets)/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)": _Handler.send_file,
+}
+
+
 def _digest(path, content):
     if path.endswith(LARGE):
         return hashlib.sha256(content).hexdigest()
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-def _tree(files, folder, recursive):
-    """The entries of a folder as the Hub lists them."""
-    prefix, entries = f"{folder}/" if folder else "", {}
-    for path, content in files.items():
-        if not path.startswith(prefix):
-            continue
-        names = path.removeprefix(prefix).split("/")
-        for depth in range(1, len(names)):
-            above = prefix + "/".join(names[:depth])
-            oid = hashlib.sha1(above.encode()).hexdigest()
-            if recursive or depth == 1:
-                entries[above] = {"type": "directory", "oid": oid, "size": 0, "path": above}
-        if recursive or len(names) == 1:
-            digest, size = _digest(path, content), len(content)
-            entries[path] = {"type": "file", "oid": digest[:40], "size": size, "path": path}
-            if path.endswith(LARGE):
-                entries[path]["lfs"] = {"oid": digest, "size": size, "pointerSize": 134}
-    if folder and not entries:
-        raise _Answer(404, "EntryNotFound", f"{folder} does not exist")
-    return list(entries.values())
+def _entry(path, content):
+    """What the Hub lists of a file; of a folder if there is no content."""
+    if content is None:
+        oid = hashlib.sha1(path.encode()).hexdigest()
+        return {"type": "directory", "oid": oid, "size": 0, "path": path}
+    digest, size = _digest(path, content), len(content)
+    large = {"lfs": {"oid": digest, "size": size, "pointerSize": 134}}
+    entry = {"type": "file", "oid": digest[:40], "size": size, "path": path}
+    return entry | large if path.endswith(LARGE) else entry
 
 
 # Where, what, and what one says about it with one star, two stars and so on.
@@ -303,37 +274,24 @@ def make_reviews(count, seed):
         sentences = []
         for _ in range(draw.randint(2, 6)):
             # One sentence in five says what a neighbouring rating would say.
-            shade = (
-                stars
-                if draw.random() < 0.8
-                else draw.choice([max(0, stars - 1), min(4, stars + 1)])
-            )
-            opinion, thing = draw.choice(OPINIONS[shade]), draw.choice(THINGS)
-            sentences.append(f"The {thing} of this {draw.choice(PLACES)} was {opinion}.")
+            near = draw.choice([max(0, stars - 1), min(4, stars + 1)])
+            opinion = draw.choice(OPINIONS[stars if draw.random() < 0.8 else near])
+            thing, place = draw.choice(THINGS), draw.choice(PLACES)
+            sentences.append(f"The {thing} of this {place} was {opinion}.")
         reviews[" ".join(sentences)] = stars
     return [(stars, text) for text, stars in reviews.items()]
 
 
-CARD = """---
+CARD = f"""---
 dataset_info:
   config_name: yelp_review_full
   features:
   - name: label
     dtype:
       class_label:
-        names:
-{names}
+        names: {json.dumps({str(number): name for number, name in enumerate(STARS)})}
   - name: text
     dtype: string
-  splits:
-  - name: train
-    num_bytes: {train_bytes}
-    num_examples: {train_rows}
-  - name: test
-    num_bytes: {test_bytes}
-    num_examples: {test_rows}
-  download_size: {download_size}
-  dataset_size: {dataset_size}
 configs:
 - config_name: yelp_review_full
   data_files:
@@ -343,8 +301,6 @@ configs:
     path: yelp_review_full/test-*
   default: true
 ---
-
-Generated reviews in the layout of Yelp/yelp_review_full.
 """
 
 
@@ -354,19 +310,14 @@ def dataset_files(seed, train=3500, test=1100):
     import pyarrow.parquet
 
     reviews = make_reviews(train + test, seed)
-    files, numbers = {}, {}
+    files = {"README.md": CARD.encode()}
     for split, rows in (("train", reviews[:train]), ("test", reviews[train:])):
         stars, texts = zip(*rows, strict=True)
         # In Parquet the class is a plain number: its names stand in the card.
-        columns = {"label": pyarrow.array(stars, pyarrow.int64()), "text": pyarrow.array(texts)}
-        table, buffer = pyarrow.table(columns), io.BytesIO()
+        table, buffer = pyarrow.table({"label": stars, "text": texts}), io.BytesIO()
         pyarrow.parquet.write_table(table, buffer)
         files[f"yelp_review_full/{split}-00000-of-00001.parquet"] = buffer.getvalue()
-        numbers |= {f"{split}_rows": table.num_rows, f"{split}_bytes": table.nbytes}
-    numbers["download_size"] = sum(map(len, files.values()))
-    numbers["dataset_size"] = numbers["train_bytes"] + numbers["test_bytes"]
-    names = "\n".join(f"          '{number}': {name}" for number, name in enumerate(STARS))
-    return {"README.md": CARD.format(names=names, **numbers).encode(), **files}
+    return files
 
 
 def model_files(seed, num_steps):
@@ -377,37 +328,25 @@ def model_files(seed, num_steps):
     """
     import torch
     from tokenizers import BertWordPieceTokenizer
-    from transformers import (
-        BertConfig,
-        BertForPreTraining,
-        BertForSequenceClassification,
-        BertTokenizerFast,
-    )
+    from transformers import BertConfig, BertForPreTraining, BertForSequenceClassification
+    from transformers import BertTokenizerFast as Tokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     reviews = make_reviews(max(32 * num_steps, 500), seed=0)
     trainer = BertWordPieceTokenizer(lowercase=False)
-    texts = [text for _, text in reviews[:500]]
-    trainer.train_from_iterator(texts, vocab_size=500, min_frequency=1, show_progress=False)
+    trainer.train_from_iterator(
+        [text for _, text in reviews[:500]], vocab_size=500, min_frequency=1, show_progress=False
+    )
     torch.manual_seed(seed)
     with tempfile.TemporaryDirectory() as folder:
         trainer.save_model(folder)
-        tokenizer = BertTokenizerFast.from_pretrained(
-            folder, do_lower_case=False, model_max_length=512
-        )
-        config = BertConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=64,
-            max_position_embeddings=512,
-        )
-        model = BertForPreTraining(config)
-        judge = BertForSequenceClassification(copy.copy(config))
-        judge.bert, judge.classifier = model.bert, torch.nn.Linear(config.hidden_size, 5)
-        judge.num_labels = judge.config.num_labels = 5
+        tokenizer = Tokenizer.from_pretrained(folder, do_lower_case=False, model_max_length=512)
+        sizes = {"vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64}
+        sizes |= {"num_hidden_layers": 2, "num_attention_heads": 2}
+        model = BertForPreTraining(BertConfig(**sizes))
+        judge = BertForSequenceClassification(BertConfig(**sizes, num_labels=len(STARS)))
+        judge.bert = model.bert
         optimizer = torch.optim.AdamW(judge.parameters(), lr=3e-3)
         for start in range(0, 32 * num_steps, 32):
             stars, texts = zip(*reviews[start : start + 32], strict=True)
@@ -429,10 +368,7 @@ def make_repositories():
 
 
 def main():
-    """Serve until Ctrl-C."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--port", type=int, default=0, help="0, the default, takes a free one")
-    with HubStandIn(make_repositories(), parser.parse_args().port) as hub:
+    with HubStandIn(make_repositories()) as hub:
         print(f"export HF_ENDPOINT={hub.endpoint}", flush=True)
         try:
             hub.thread.join()

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
+from lessons import rows_of
 
 from helpers.batches import make_dataloader, to_model_inputs
-from helpers.data import prepare_data
 
 
 @pytest.fixture
 def rows(smoke):
-    return to_model_inputs(prepare_data(smoke))["train"]
+    return to_model_inputs(rows_of(smoke))["train"]
 
 
 def texts_of(dataloader, tokenizer):
@@ -53,7 +53,7 @@ def test_the_seed_repeats_the_orders_and_epochs_differ(rows, tokenizer, grouped)
 def test_grouping_saves_padding(smoke, tokenizer):
     from dataclasses import replace
 
-    rows = to_model_inputs(prepare_data(replace(smoke, num_train=512, max_length=128)))["train"]
+    rows = to_model_inputs(rows_of(replace(smoke, num_train=512, max_length=128)))["train"]
 
     def tokens(grouped):
         return sum(
@@ -65,7 +65,7 @@ def test_grouping_saves_padding(smoke, tokenizer):
 
 
 def test_labels_stay_with_their_texts(smoke, tokenizer):
-    dataset = prepare_data(smoke)["train"]
+    dataset = rows_of(smoke)["train"]
     label_of = {
         tuple(ids): label for ids, label in zip(dataset["input_ids"], dataset["label"], strict=True)
     }

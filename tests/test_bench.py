@@ -1,6 +1,7 @@
-"""The benchmark runs, also without a GPU, and what the README shows is what it measured."""
+"""The benchmark runs, also without a GPU, and docs/benchmarks.md shows what it measured."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -12,21 +13,16 @@ import torch
 from datasets import ClassLabel, Dataset
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
-from benchmarks.bench import (
-    ALL,
-    DATA,
-    NUM_TRAIN,
-    RESULTS,
-    SEEDS,
-    choose_batches,
-    last_line,
-    markdown,
-)
+from benchmarks import bench
+from benchmarks.bench import ALL, DATA, NUM_TRAIN, PAGE, RESULTS, SEEDS, last_line, markdown
+from benchmarks.child import run_child
 from benchmarks.recipes import Task, seed_recipe, seed_recipe_text_by_text
-from helpers.parameters import Settings
-from helpers.sources import find_model
 from helpers.speed import has_fast_bf16, multiply_rate
+from suite.resolve import find_model
+from suite.settings import Settings
 
+EPYC = json.loads((RESULTS / "amd-epyc-2-cores.json").read_text())
+PROSE = " ".join(PAGE.read_text("utf-8").split())
 RESULT_FILES = sorted(path.with_suffix(".json") for path in RESULTS.glob("*.md"))
 
 # One process: all of them use one folder.
@@ -95,18 +91,25 @@ def test_without_a_gpu_the_gpu_benchmark_says_so(root):
 def test_batches_are_chosen_from_short_to_long():
     rows = {"input_ids": [[0] * size for size in range(1, 101)]}
     batches = [list(range(start, start + 5)) for start in range(0, 100, 5)]
-    assert choose_batches(batches, rows, None) == batches
-    assert choose_batches(batches[::-1], rows, 20) == [batches[i] for i in (2, 7, 12, 17)]
+    assert bench.choose_batches(batches, rows, None) == batches
+    assert bench.choose_batches(batches[::-1], rows, 20) == [batches[i] for i in (2, 7, 12, 17)]
 
 
 def test_the_tutorials_recipe_text_by_text_learns_the_same(tmp_path):
     """Its accuracy is measured that way, so without dropout the weights have to be equal."""
     tokenizer = AutoTokenizer.from_pretrained(find_model(Settings().model_name))
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    sizes |= {"intermediate_size": 64, "max_position_embeddings": 40, "vocab_size": len(tokenizer)}
-    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=40,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
     torch.manual_seed(0)
-    BertForSequenceClassification(BertConfig(**sizes, **no_dropout)).save_pretrained(tmp_path)
+    BertForSequenceClassification(config).save_pretrained(tmp_path)
     texts = ["good " * (1 + row) if row % 3 else "bad film " * row for row in range(20)]
     rows = Dataset.from_dict(
         {**tokenizer(texts, truncation=True, max_length=40), "labels": [i % 2 for i in range(20)]}
@@ -132,12 +135,37 @@ def test_the_tutorials_recipe_text_by_text_learns_the_same(tmp_path):
             assert name.startswith("bert.embeddings") or not torch.equal(weights, start[name])
 
 
+def test_a_measurement_has_its_own_process_and_variables():
+    path = run_child("os:getenv", "PATH")
+    assert run_child("os:getenv", "PATH", environment={"PATH": f"{path}:/more"}) == f"{path}:/more"
+    assert run_child("os:getpid") != os.getpid()
+
+
+def test_a_measurement_that_fails_says_why():
+    with pytest.raises(RuntimeError, match=r"math:sqrt \(-1,\) ended with 1:(?s:.*)ValueError"):
+        run_child("math:sqrt", -1)
+    with pytest.raises(subprocess.TimeoutExpired):
+        run_child("time:sleep", 60, timeout=0.5)
+
+
+def test_a_new_table_takes_the_place_of_the_old_one_on_the_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "PAGE", tmp_path / "page.md")
+    bench.PAGE.write_text("before\n| old |\nafter\n")
+    path = tmp_path / "machine.md"
+    bench.write_table(EPYC, path)
+    assert bench.PAGE.read_text() == "before\n| old |\nafter\n"  # it shows another machine's
+    path.write_text("| old |\n")
+    bench.write_table(EPYC, path)
+    assert bench.PAGE.read_text() == f"before\n{markdown(EPYC)}\nafter\n"
+    assert path.read_text() == f"{markdown(EPYC)}\n"
+
+
 @pytest.mark.parametrize("path", RESULT_FILES, ids=lambda path: path.stem)
-def test_the_tables_are_those_of_the_results(path, root):
+def test_the_tables_are_those_of_the_results(path):
     results = json.loads(path.read_text())
     table = markdown(results)
     assert path.with_suffix(".md").read_text().strip() == table
-    assert table in (root / "README.md").read_text()
+    assert table in PAGE.read_text("utf-8")
     assert re.fullmatch(r"([a-z_-]+=[\d.]+ ?)+", last_line(results))
     assert set(results["speed"]) <= set(DATA)
     for figures in results["speed"].values():
@@ -146,23 +174,25 @@ def test_the_tables_are_those_of_the_results(path, root):
                 assert len(entry["samples_per_second"]["values"]) == results["repeats"] >= 3
 
 
-def test_the_accuracies_in_the_readmes_prose_are_those_of_the_results(root):
-    results = json.loads((RESULTS / "amd-epyc-2-cores.json").read_text())
-    sizes = {"eval": ALL["num_eval"], "validation": ALL["num_validation"]}
-    sizes["unused"] = ALL["num_train"] - NUM_TRAIN
+def test_the_accuracies_in_prose_are_those_of_the_results():
+    sizes = {
+        "eval": ALL["num_eval"],
+        "validation": ALL["num_validation"],
+        "unused": ALL["num_train"] - NUM_TRAIN,
+    }
     clean, unused = ["eval", "validation"], ["unused"]
 
     def mean(name, splits):
         weights = [sizes[split] for split in splits]
-        runs = results["by_split"]["rt"][name].values()
+        runs = EPYC["by_split"]["rt"][name].values()
         return fmean(fmean([run[s] for s in splits], weights=weights) for run in runs)
 
     whole = {
         (data, name): fmean(runs.values())
-        for data, recipes in results["accuracy"].items()
+        for data, recipes in EPYC["accuracy"].items()
         for name, runs in recipes.items()
     }
-    own, tutorial = (list(results["accuracy"]["rt"][name].values()) for name in ("ours", "seed"))
+    own, tutorial = (list(EPYC["accuracy"]["rt"][name].values()) for name in ("ours", "seed"))
     assert len(own) == len(tutorial) == SEEDS["rt"]
     gains = [a - b for a, b in zip(own, tutorial, strict=True)]
     answers = len(own) * sum(sizes.values())
@@ -182,16 +212,15 @@ def test_the_accuracies_in_the_readmes_prose_are_those_of_the_results(root):
         f"other {sizes['unused']:,}, on which",
         f"{mean('ours', unused):.3f} and {mean('seed', unused):.3f} (",
     ):
-        assert said in (root / "README.md").read_text(), said
+        assert said in PROSE, said
 
 
-def test_the_recipe_is_as_fast_as_the_readme_says(root):
-    readme = (root / "README.md").read_text()
-    measured = pairs(last_line(json.loads((RESULTS / "amd-epyc-2-cores.json").read_text())))
+def test_the_recipe_is_as_fast_as_the_page_says():
+    measured = pairs(last_line(EPYC))
     said = re.search(
         r"is to be (\d+) times as fast as the tutorial's on rotten_tomatoes and (\d+) times on imdb,"
         r" ([\d.]+) times as fast as the tuned `Trainer`, and at ([\d.]+) of the peak, and is\.",
-        readme,
+        PROSE,
     )
     rt, imdb, trainer, peak = map(float, said.groups())
     assert measured["rt_vs_seed"] >= rt and measured["imdb_vs_seed"] >= imdb
@@ -199,15 +228,10 @@ def test_the_recipe_is_as_fast_as_the_readme_says(root):
     assert min(measured["rt_peak"], measured["imdb_peak"]) >= peak
 
 
-def test_there_are_results():
-    assert RESULT_FILES
-
-
-def test_the_readme_has_the_figures_of_preparing_data(root):
-    readme = (root / "README.md").read_text()
+def test_the_page_has_the_figures_of_preparing_data():
     results = json.loads((RESULTS / "prepare.json").read_text())
     assert results["large"]["rows_a_second"] >= results["small"]["rows_a_second"]
     assert results["large"]["peak_memory_mib"] < 3 * 1024
     figures = [results[name]["rows_a_second"] for name in ("large", "small")]
     figures += [results[f"tokenizing_{way}"]["rows_a_core_second"] for way in ("ours", "map")]
-    assert all(f"{figure:,}" in readme for figure in figures)
+    assert all(f"{figure:,}" in PROSE for figure in figures)

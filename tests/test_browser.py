@@ -18,7 +18,7 @@ import nbformat
 import pytest
 
 from conftest import MINUTE, SCREENSHOTS, SMOKE, WIDTH, free_port
-from helpers.runner import all_chapters
+from suite.chapters import all_chapters
 
 pytestmark = [pytest.mark.browser]
 TimeoutError = pytest.importorskip("playwright.sync_api").TimeoutError

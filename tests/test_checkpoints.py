@@ -13,20 +13,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from lessons import rows_of, train
 from safetensors.torch import load_file
 
 from conftest import SMOKE
-from helpers.checkpoints import CheckpointError, Checkpoints, TrainerCheckpoints, TrainingError
-from helpers.data import prepare_data
-from helpers.parameters import check_values
-from helpers.trainer_road import train_with_trainer
-from helpers.training import train_model
+from suite.checkpoints import CheckpointError, Checkpoints, TrainerCheckpoints, TrainingError
+from suite.start import check_values
 
-ROADS = {"model": train_model, "trainer": train_with_trainer}
+ROADS = ("model", "trainer")
 
 # Children of a process that has imported everything start at once.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["helpers.trainer_road", "helpers.training"])
+FORKS.set_forkserver_preload(["helpers.trainer_road", "helpers.training", "pandas", "lessons"])
 
 
 @pytest.fixture
@@ -50,7 +48,7 @@ def in_its_own_process(settings, road, log):
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     torch.set_num_threads(1)
-    ROADS[road](settings)
+    train(road, settings)
 
 
 def start(settings, road, log):
@@ -102,7 +100,7 @@ def test_a_killed_training_ends_with_the_same_weights(
 ):
     """Killed at a random moment, every second time while a checkpoint is written, and started again."""
     settings = replace(settings, group_by_length=grouped)
-    prepare_data(settings)
+    rows_of(settings)
     log = tmp_path / "log"
     started = time.monotonic()
     assert run(settings, road, log) == 0, log.read_text()
@@ -130,7 +128,7 @@ def two_trainings(tmp_path_factory):
     """The same training twice: to its end, and broken off after its second epoch."""
     values = {**SMOKE, "num_epochs": 2, "save_steps": 3}
     settings = check_values({**values, "run_dir": str(tmp_path_factory.mktemp("whole"))})
-    train_model(settings)
+    train("model", settings)
     expected = weights(settings, "model")
     settings = replace(settings, run_dir=str(tmp_path_factory.mktemp("broken-off")))
 
@@ -143,9 +141,9 @@ def two_trainings(tmp_path_factory):
         end_epoch = stop
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("helpers.training.Checkpoints", Stopping)
+        patch.setattr("suite.checkpoints.Checkpoints", Stopping)
         with pytest.raises(KeyboardInterrupt):
-            train_model(settings)
+            train("model", settings)
     return settings, expected
 
 
@@ -218,7 +216,7 @@ def test_a_damaged_checkpoint_is_refused_by_name_and_the_one_before_taken(
 ):
     settings, folders, expected = broken_off
     damage(folders)
-    train_model(settings)
+    train("model", settings)
     said = capfd.readouterr().out
     assert f"checkpoint step-00000008: {FAULTS[damage]}" in said or (
         f"checkpoint step-00000008 {FAULTS[damage]}" in said
@@ -234,7 +232,7 @@ def test_without_its_best_epoch_a_checkpoint_is_refused(broken_off, capfd):
     assert best == ["step-00000004", "step-00000004", "step-00000008"]
     shutil.rmtree(folders[0])
     cut_short(folders)
-    train_model(settings)
+    train("model", settings)
     said = capfd.readouterr().out
     assert "checkpoint step-00000004 was not written to its end" in said
     assert "going on" not in said
@@ -244,10 +242,10 @@ def test_without_its_best_epoch_a_checkpoint_is_refused(broken_off, capfd):
 def test_changed_settings_start_from_the_beginning(broken_off, capfd):
     settings, folders, _ = broken_off
     other = replace(settings, learning_rate=2e-4)
-    train_model(other)
+    train("model", other)
     assert "going on" not in capfd.readouterr().out
     apart = replace(other, run_dir=other.run_dir + "-apart")
-    train_model(apart)
+    train("model", apart)
     assert same(weights(other, "model"), weights(apart, "model"))
     assert stored(settings, "model") == folders  # nothing of the first training is lost
 
@@ -266,7 +264,7 @@ def test_a_model_that_is_trained_already_is_not_trained_on_as_if_it_were_new(set
 
 
 def test_the_trainer_refuses_a_damaged_checkpoint_too(settings, monkeypatch, capfd):
-    train_with_trainer(settings)
+    train("trainer", settings)
     expected = weights(settings, "trainer")
     settings = replace(settings, run_dir=settings.run_dir + "-broken-off")
 
@@ -277,11 +275,11 @@ def test_the_trainer_refuses_a_damaged_checkpoint_too(settings, monkeypatch, cap
     with monkeypatch.context() as patch:
         patch.setattr(TrainerCheckpoints, "on_pre_optimizer_step", stop)
         with pytest.raises(KeyboardInterrupt):
-            train_with_trainer(settings)
+            train("trainer", settings)
     *_, before, newest = sorted(stored(settings, "trainer"))
     (newest / "optimizer.pt").write_bytes((before / "optimizer.pt").read_bytes()[:1000])
     capfd.readouterr()
-    train_with_trainer(settings)
+    train("trainer", settings)
     said = capfd.readouterr().out
     assert f"checkpoint {newest.name}: optimizer.pt is not as it was written" in said
     assert f"going on from {before.name}" in said
@@ -301,7 +299,7 @@ def test_a_loss_that_is_no_number_stops_at_once_and_says_what_to_change(
 
     monkeypatch.setattr(torch.nn.functional, "linear", explode)
     with pytest.raises(TrainingError) as caught:
-        ROADS[road](settings)
+        train(road, settings)
     said = str(caught.value)
     assert "step 1: the gradient is not a finite number; make learning_rate (1.0) smaller" in said
     assert "\n" not in said
@@ -330,7 +328,7 @@ def test_no_memory_says_what_to_change_and_keeps_the_checkpoint(settings, error,
     with monkeypatch.context() as patch:
         patch.setattr(torch.optim.AdamW, "step", fail)
         with pytest.raises(TrainingError) as caught:
-            train_model(settings)
+            train("model", settings)
     said = str(caught.value)
     assert "no memory left; make batch_size (8) or max_length (32) smaller" in said
     assert "the last checkpoint is step-00000004" in said
@@ -358,16 +356,16 @@ def test_a_full_disk_ends_with_one_line_and_keeps_the_last_checkpoint(settings, 
     """A disk with room for the data and one checkpoint and a half."""
     settings = replace(settings, run_dir=str(small_disk / "run"), save_steps=4)
     with pytest.raises(TrainingError) as caught:
-        ROADS[road](settings)
+        train(road, settings)
     said = str(caught.value)
     assert "\n" not in said and "is full (" in said and "make room and start again" in said
     whole = [folder for folder in stored(settings, road) if (folder / "whole.json").is_file()]
     assert [folder.name for folder in whole][-1].endswith("4")
     assert f"the last checkpoint is {whole[-1].name}" in said
     subprocess.run(["mount", "-o", "remount,size=2g", str(small_disk)], check=True)
-    ROADS[road](settings)
+    train(road, settings)
     elsewhere = replace(settings, run_dir=str(small_disk / "elsewhere"))
-    ROADS[road](elsewhere)
+    train(road, elsewhere)
     assert same(weights(settings, road), weights(elsewhere, road))
 
 

@@ -6,14 +6,14 @@ import subprocess
 import sys
 import time
 
-import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
+from lessons import rows_of
 
-from conftest import SMOKE, write_rows
-from helpers.check import class_name, read_rows, usable_rows
-from helpers.data import clean, encode_labels, longest_first, prepare_data, split, tokenize
-from helpers.parameters import HELD_OUT, Settings, all_sizes, check_values
+from helpers.data import clean, encode_labels, longest_first, split, tokenize
+from suite.check import class_name
+from suite.settings import HELD_OUT, all_sizes
+from suite.start import check_values
 
 
 def as_dataset(**splits):
@@ -84,11 +84,12 @@ def test_encode_labels_keeps_names_that_the_data_brings():
     assert encode_labels(dataset)["train"].features["label"].names == ["no", "yes"]
 
 
-def test_split_is_disjoint_complete_and_of_the_announced_sizes():
-    texts = [f"text {number}" for number in range(101)]
-    parts = split(as_dataset(train={"text": texts, "label": [0] * 101}), HELD_OUT)
+@pytest.mark.parametrize("rows", [7, 101, 8530])
+def test_split_is_disjoint_complete_and_of_the_announced_sizes(rows):
+    texts = [f"text {number}" for number in range(rows)]
+    parts = split(as_dataset(train={"text": texts, "label": [0] * rows}), HELD_OUT)
     sizes = tuple(parts[name].num_rows for name in ("train", "validation", "test"))
-    assert sizes == all_sizes({"train": 101})
+    assert sizes == all_sizes({"train": rows})
     assert sorted(text for rows in parts.values() for text in rows["text"]) == sorted(texts)
 
 
@@ -97,9 +98,10 @@ def test_split_keeps_the_splits_of_the_data_set():
         train={"text": list("abcdefghij"), "label": [0] * 10},
         test={"text": ["x", "y"], "label": [0, 1]},
     )
-    parts = split(dataset, 0.2)
+    parts = split(dataset, HELD_OUT)
     assert list(parts["test"]["text"]) == ["x", "y"]
-    assert (parts["train"].num_rows, parts["validation"].num_rows) == (8, 2)
+    sizes = tuple(parts[name].num_rows for name in ("train", "validation", "test"))
+    assert sizes == all_sizes({"train": 10, "test": 2}) == (8, 2, 2)
 
 
 def test_tokenize_cuts_at_the_limit_and_does_not_pad(tokenizer):
@@ -110,43 +112,32 @@ def test_tokenize_cuts_at_the_limit_and_does_not_pad(tokenizer):
     assert all(ids[-1] == tokenizer.sep_token_id for ids in encoded["input_ids"])
 
 
-@pytest.mark.parametrize(
-    "dataset_name", ["cornell-movie-review-data/rotten_tomatoes", "stanfordnlp/imdb"]
-)
-def test_packaged_reviews_have_no_text_in_two_splits(dataset_name, tmp_path):
-    rows = usable_rows(read_rows(Settings(dataset_name=dataset_name)))
-    available = all_sizes({"train": len(rows["train"])})
-    sizes = dict(zip(("num_train", "num_validation", "num_eval"), available, strict=True))
-    settings = check_values(
-        {**SMOKE, **sizes, "dataset_name": dataset_name, "run_dir": str(tmp_path / "run")}
-    )
-    dataset = prepare_data(settings)
-    texts = [text.strip() for rows in dataset.values() for text in rows["text"]]
-    assert len(texts) == len(set(texts)) == sum(available)
-    for rows in dataset.values():
-        assert rows.features["label"].names == ["negative", "positive"]
-        assert 0.45 < pd.Series(rows["label"]).mean() < 0.55
-
-
-def test_test_rows_do_not_become_training_rows_under_another_seed(tmp_path):
-    everything = {"num_train": 6162, "num_eval": 1280, "max_length": 8}
-    first, second = (
-        prepare_data(
-            check_values({**everything, "seed": seed, "run_dir": str(tmp_path / str(seed))})
-        )
+@pytest.fixture(scope="module")
+def chapter_1(tmp_path_factory):
+    """All training and test rows as chapter 01 makes them under two seeds."""
+    folder = tmp_path_factory.mktemp("chapter-1")
+    values = {"num_train": 6162, "num_validation": 1088, "num_eval": 1280, "max_length": 32}
+    return [
+        rows_of(check_values({**values, "seed": seed, "run_dir": str(folder / str(seed))}))
         for seed in (1, 2)
-    )
-    assert set(first["eval"]["text"]) == set(second["eval"]["text"])
-    assert list(first["train"]["text"]) != list(second["train"]["text"])
+    ]
 
 
-def test_rows_that_are_not_trained_on_come_with_the_longest_first(smoke):
-    dataset = prepare_data(smoke)
-    lengths = {name: [len(ids) for ids in rows["input_ids"]] for name, rows in dataset.items()}
-    for name in ("validation", "eval"):
-        assert lengths[name] == sorted(lengths[name], reverse=True), name
-        assert len(set(lengths[name])) > 1, name
-    assert lengths["train"] != sorted(lengths["train"], reverse=True)
+@pytest.mark.xdist_group("chapter_1")
+def test_no_text_is_in_two_splits_and_test_rows_do_not_depend_on_the_seed(chapter_1):
+    first, second = ({name: set(rows["text"]) for name, rows in made.items()} for made in chapter_1)
+    assert chapter_1[0].num_rows == {"train": 6162, "validation": 1088, "eval": 1280}
+    assert len(set.union(*first.values())) == 6162 + 1088 + 1280
+    assert first == second
+    assert list(chapter_1[0]["train"]["text"]) != list(chapter_1[1]["train"]["text"])
+
+
+@pytest.mark.xdist_group("chapter_1")
+def test_rows_that_are_not_trained_on_come_with_the_longest_first(chapter_1):
+    for name, rows in chapter_1[0].items():
+        lengths = [len(ids) for ids in rows["input_ids"]]
+        assert len(set(lengths)) > 1, name
+        assert (lengths == sorted(lengths, reverse=True)) == (name != "train"), name
 
 
 def test_texts_of_equal_length_keep_their_order():
@@ -154,78 +145,28 @@ def test_texts_of_equal_length_keep_their_order():
     assert list(longest_first(rows)["row"]) == [1, 3, 0, 4, 2]
 
 
-def test_data_of_the_same_settings_is_taken_and_of_others_made_again(smoke, tmp_path):
-    first = prepare_data(smoke)
-    stamp = tmp_path / "run" / "data" / "made_by.json"
-    time = stamp.stat().st_mtime_ns
-    assert prepare_data(smoke).num_rows == first.num_rows
-    assert stamp.stat().st_mtime_ns == time
-    fewer = check_values({**SMOKE, "num_train": 16, "run_dir": smoke.run_dir})
-    assert prepare_data(fewer)["train"].num_rows == 16
-    assert stamp.stat().st_mtime_ns != time
+TOKENIZE = """
+import sys
+from datasets import Dataset, DatasetDict
+from transformers import AutoTokenizer
+from helpers.data import tokenize
+from suite.resolve import find_model
+from suite.settings import Settings
+from suite.tokens import tokenize_parts
 
-
-@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".json", ".parquet"])
-def test_an_own_file_with_its_own_columns_works(tmp_path, suffix):
-    names = ["bad", "good", "so-so"]
-    rows = pd.DataFrame(
-        {"review": [f"text {n}" for n in range(60)], "stars": [names[n % 3] for n in range(60)]}
-    )
-    path = tmp_path / f"reviews{suffix}"
-    write_rows(rows, path)
-    settings = check_values(
-        {
-            "dataset_name": str(path),
-            "text_column": "review",
-            "label_column": "stars",
-            "num_train": 30,
-            "num_validation": 7,
-            "num_eval": 9,
-            "run_dir": str(tmp_path / "run"),
-        }
-    )
-    dataset = prepare_data(settings)
-    assert dataset["train"].features["label"].names == names
-    assert dataset.num_rows == {"train": 30, "validation": 7, "eval": 9}
-
-
-@pytest.mark.parametrize("early", [1, None])
-def test_another_column_may_change_its_type_late_in_a_csv_file(tmp_path, early):
-    """`load_dataset` finds out the types for every 10,000 rows anew, and takes no other type later."""
-    rows = pd.DataFrame({"text": [f"text {n}" for n in range(10_010)]})
-    rows["label"] = rows.index % 2
-    rows["notes"] = [early] * 10_000 + ["a note"] * 10
-    rows.to_csv(tmp_path / "own.csv", index=False)
-    own = {"dataset_name": str(tmp_path / "own.csv"), "run_dir": str(tmp_path / "run")}
-    assert prepare_data(check_values({**SMOKE, **own}))["train"].num_rows == SMOKE["num_train"]
-
-
-def test_names_of_rows_before_the_first_column_are_no_texts(tmp_path):
-    """R writes them so, without a name in the header."""
-    rows = "".join(f'"{n}","text {n}",{n % 2}\n' for n in range(100, 160))
-    (tmp_path / "own.csv").write_text('"text","label"\n' + rows)
-    own = {"dataset_name": str(tmp_path / "own.csv"), "run_dir": str(tmp_path / "run")}
-    sizes = {"num_train": 30, "num_validation": 7, "num_eval": 9}
-    dataset = prepare_data(check_values({**SMOKE, **sizes, **own}))
-    assert all(text.startswith("text") for text in dataset["train"]["text"])
-
-
-IMDB = {"dataset_name": "stanfordnlp/imdb", "max_length": 64}
-PREPARE = """
-import os, sys
-from helpers.data import prepare_data
-from helpers.parameters import check_values
-dataset = prepare_data(check_values({**%r, "run_dir": sys.argv[1]}))
-print(dataset["train"][0]["input_ids"], dataset["train"].num_rows)
+texts = [f"review {n} " + "a long text " * 10 for n in range(25_000)]
+dataset = DatasetDict(train=Dataset.from_dict({"text": texts}))
+tokenizer = AutoTokenizer.from_pretrained(find_model(Settings().model_name))
+rows = tokenize_parts(tokenize, dataset, tokenizer, int(sys.argv[1]))["train"]
+print(rows[0]["input_ids"], rows[24_999]["input_ids"], rows.num_rows)
 """
 
 
-def prepare(run_dir, cache, hash_seed, **changes):
-    values = {**SMOKE, **IMDB, **changes}
-    environment = {**os.environ, "HF_HOME": str(cache), "PYTHONHASHSEED": str(hash_seed)}
+def tokenize_apart(cache, hash_seed, max_length=512):
+    """Tokenize 25,000 rows in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-c", PREPARE % values, str(run_dir)],
-        env=environment,
+        [sys.executable, "-c", TOKENIZE, str(max_length)],
+        env={**os.environ, "HF_HOME": str(cache), "PYTHONHASHSEED": str(hash_seed)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -233,34 +174,37 @@ def prepare(run_dir, cache, hash_seed, **changes):
 
 
 def token_files(cache):
-    folder = cache / "datasets" / "finetuning-notebooks"
+    folder = cache / "finetuning-notebooks"
     return {path.name: path.stat().st_mtime_ns for path in folder.rglob("*.arrow")}
 
 
 def test_tokenizing_goes_on_after_a_kill_and_the_cache_does_not_depend_on_the_session(tmp_path):
-    """Killed when the first of three parts of the 25,000 reviews is there."""
-    cache = tmp_path / "cache"
-    first = prepare(tmp_path / "first", cache, 1)
-    end = time.time() + 120
-    while not token_files(cache) and time.time() < end:
+    """Killed when the first of three parts is there."""
+    first = tokenize_apart(tmp_path, 1)
+    while not token_files(tmp_path) and first.poll() is None:
         time.sleep(0.05)
     first.kill()
     first.communicate()
-    kept = token_files(cache)
-    assert kept and not (tmp_path / "first" / "data").exists()
+    kept = token_files(tmp_path)
+    assert 0 < len(kept) < 3
 
-    second = prepare(tmp_path / "first", cache, 2)
+    second = tokenize_apart(tmp_path, 2)
     output, errors = second.communicate()
     assert second.returncode == 0, errors
-    whole = token_files(cache)
-    assert len(whole) > len(kept)
+    whole = token_files(tmp_path)
+    assert len(whole) == 3
     assert {name: whole[name] for name in kept} == kept
     assert "tokenizing: 100%" in errors
     assert not re.search(r"Map.*/10000 ", errors)  # one bar, not one a part
 
-    other = prepare(tmp_path / "other", cache, 3, num_train=40)
-    output_of_other, errors = other.communicate()
-    assert other.returncode == 0, errors
-    assert token_files(cache) == whole
+    again = tokenize_apart(tmp_path, 3)
+    output_again, errors = again.communicate()
+    assert again.returncode == 0, errors
+    assert token_files(tmp_path) == whole
     assert "tokenizing" not in errors
-    assert output_of_other.split("]")[0] == output.split("]")[0]
+    assert output_again == output
+
+    other = tokenize_apart(tmp_path, 4, max_length=8)
+    assert other.communicate()[0] != output
+    assert len(token_files(tmp_path)) == 3  # names are the same in both folders
+    assert len(list((tmp_path / "finetuning-notebooks").rglob("*.arrow"))) == 6

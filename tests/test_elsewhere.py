@@ -1,11 +1,11 @@
 """The set-up cell on a machine without the suite: an environment as Colab preloads it, an empty folder.
 
-The project comes from a local git repository in place of the remote, by git's own `insteadOf`.
+The project has an address that `make links` has written, and comes from a local git repository in
+place of it, by git's own `insteadOf`.
 """
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -18,9 +18,10 @@ import pytest
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from conftest import SMOKE
-from helpers import bare_machine
-from helpers.runner import all_chapters, kernel_config
+from conftest import SMOKE, copy_of_project
+from suite import bare_machine
+from suite.chapters import all_chapters
+from suite.runner import kernel_config
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -34,6 +35,7 @@ PRELOADED = {
     "ipykernel": "7.0.1",
 }
 KEPT = ("torch", "numpy")
+A_HOME = "an-owner/suite"
 
 
 def git(folder, *command):
@@ -42,14 +44,8 @@ def git(folder, *command):
 
 @pytest.fixture(scope="module")
 def remote(tmp_path_factory):
-    """A git repository with the files of this one, as they are now, and a tag of its release."""
-    folder = tmp_path_factory.mktemp("remote")
-    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    files = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    for file in files.rstrip("\0").split("\0"):
-        if (ROOT / file).is_file():
-            (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / file, folder / file)
+    """A git repository with the files of this one, as they are now, an address and a tag of its release."""
+    folder = copy_of_project(tmp_path_factory.mktemp("remote"), A_HOME)
     git(folder, "init", "--quiet")
     git(folder, "add", ".")
     author = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
@@ -76,13 +72,14 @@ def bare(tmp_path_factory):
 
 @pytest.fixture
 def kernels(bare, remote, monkeypatch):
-    """Let papermill find the kernel `bare`, and let git find `remote` under the project's address."""
+    """Let papermill find the kernel `bare`, and git the repository `remote`; its folder of chapters."""
     monkeypatch.setenv("JUPYTER_PATH", str(bare / "share" / "jupyter"))
     monkeypatch.setenv("PATH", f"{bare / 'bin'}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
     monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.file://{remote}.insteadOf")
-    monkeypatch.setenv("GIT_CONFIG_VALUE_0", PROJECT["urls"]["Repository"])
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", f"https://github.com/{A_HOME}")
+    return remote / "notebooks"
 
 
 def pip(bare, *command):
@@ -126,7 +123,7 @@ def test_a_kernel_that_has_loaded_what_pip_replaces_is_told_to_restart(bare, ker
     """Before anything is downloaded, and again until it is done."""
     before = versions(bare)
     assert {name: before[name].split("+")[0] for name in PRELOADED} == PRELOADED
-    notebook = nbformat.read(all_chapters()[0], as_version=4)
+    notebook = nbformat.read(kernels / all_chapters()[0].name, as_version=4)
     first, again = setup_cell(notebook), deepcopy(setup_cell(notebook))
     first.metadata.tags = ["raises-exception"]  # papermill goes on
     again.id = "setup-again"
@@ -146,7 +143,7 @@ def test_a_kernel_that_has_loaded_what_pip_replaces_is_told_to_restart(bare, ker
 @pytest.mark.parametrize("path", all_chapters(), ids=lambda path: path.stem)
 def test_every_chapter_runs_as_a_single_file_in_an_empty_folder(path, bare, kernels, tmp_path):
     pip(bare, "uninstall", "--quiet", "--yes", "finetuning-notebooks")
-    notebook = nbformat.read(path, as_version=4)
+    notebook = nbformat.read(kernels / path.name, as_version=4)
     place = notebook.cells.index(setup_cell(notebook))
     twice = nbformat.v4.new_code_cell(setup_cell(notebook).source, id="setup-again")
     listing = nbformat.v4.new_code_cell("!python -m pip list --format json", id="list")
@@ -174,7 +171,7 @@ def test_without_the_project_the_cell_says_so(bare, kernels, tmp_path, monkeypat
     pip(bare, "uninstall", "--quiet", "--yes", "finetuning-notebooks")
     monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.file://{tmp_path}/nowhere.insteadOf")
     with pytest.raises(PapermillExecutionError):
-        run_alone(nbformat.read(all_chapters()[0], as_version=4), tmp_path)
+        run_alone(nbformat.read(kernels / all_chapters()[0].name, as_version=4), tmp_path)
     setup = setup_cell(nbformat.read(tmp_path / "done.ipynb", as_version=4))
     assert "nowhere' does not exist" in printed(setup) or "fatal:" in printed(setup)
 

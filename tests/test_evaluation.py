@@ -6,15 +6,15 @@ import evaluate
 import numpy as np
 import pytest
 import torch
+from lessons import rows_of
 from sklearn.metrics import accuracy_score, f1_score
 from transformers import AutoModelForSequenceClassification
 
 from helpers.batches import make_dataloader, to_model_inputs
-from helpers.data import prepare_data
 from helpers.evaluation import expected_calibration_error, predict, predict_texts, tfidf_baseline
-from helpers.metrics import metric_folder
-from helpers.runs import EXPECTED
-from helpers.sources import find_model
+from suite.metrics import metric_folder
+from suite.resolve import find_model
+from suite.runs import EXPECTED
 
 
 @pytest.mark.parametrize("num_classes", [2, 5, 20])
@@ -54,7 +54,7 @@ def test_calibration_error_ends():
 
 
 def test_predictions_do_not_depend_on_the_batch(smoke, tokenizer):
-    dataset = prepare_data(smoke)
+    dataset = rows_of(smoke)
     model = AutoModelForSequenceClassification.from_pretrained(
         find_model(smoke.model_name), dtype=torch.float32
     )

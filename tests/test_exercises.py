@@ -9,8 +9,10 @@ import pytest
 from nbformat.v4 import new_code_cell
 
 from conftest import SMOKE
-from helpers.exercises import check, exercise_cells, is_exercise, read_solutions, write_exercises
-from helpers.runner import all_chapters, join_streams, kernel_config
+from maintenance.exercises import exercise_cells, is_exercise, read_solutions, write_exercises
+from suite.chapters import all_chapters
+from suite.exercises import check
+from suite.runner import join_streams, kernel_config
 
 each_chapter = pytest.mark.parametrize("path", all_chapters(), ids=lambda path: path.stem)
 

@@ -11,7 +11,7 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 from conftest import SMOKE
-from helpers.runner import all_chapters
+from suite.chapters import all_chapters
 
 LARGEST = 2_000_000  # bytes of a page; beyond, browsers and mail programs balk
 

@@ -1,29 +1,50 @@
-"""Links that say where the project lies: each opens its own file, and `make links` rewrites them all."""
+"""Links that say where the project lies: none before it has an address, and `make links` rewrites them all."""
 
 import json
 import re
-import shutil
 import subprocess
 import sys
-import tomllib
-from pathlib import Path
+from importlib import util
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import nbformat
 import pytest
+import yaml
 
-from helpers.runner import all_chapters
+from conftest import copy_of_project
+from maintenance.links import ROOT, project, setup_cell
+from suite.chapters import all_chapters
 
-ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"\[([^]]+)\]\(([^)\s]+)\)")
-WRITTEN = ("pyproject.toml", "README.md", "helpers", "notebooks")
+A_HOME = "some-one/their.suite"
+HOSTS = {
+    "Open in Colab": "colab.research.google.com",
+    "Open in Studio Lab": "studiolab.sagemaker.aws",
+    "Open in Binder": "mybinder.org",
+    "View source": "github.com",
+}
 
 
-def repository(root=ROOT):
-    """owner/name and release of the project in `root`."""
-    values = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    owner, name = urlsplit(values["urls"]["Repository"]).path.strip("/").split("/")
-    return f"{owner}/{name}", values["version"]
+def make_links(folder, *arguments):
+    command = [sys.executable, "-m", "maintenance.links", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def git(folder, *command):
+    done = subprocess.run(["git", *command], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.split()
+
+
+def texts(folder):
+    written = ("pyproject.toml", "*.md", "*/*.md", "notebooks/*.ipynb")
+    paths = [path for pattern in written for path in folder.glob(pattern)]
+    return {str(path.relative_to(folder)): path.read_text() for path in paths}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A copy of the project that knows its address."""
+    return copy_of_project(tmp_path_factory.mktemp("home"), A_HOME)
 
 
 def opened(address):
@@ -39,126 +60,121 @@ def opened(address):
     return parts.netloc, f"{owner}/{name}", revision, unquote(file)
 
 
-HOSTS = {
-    "Open in Colab": "colab.research.google.com",
-    "Open in Studio Lab": "studiolab.sagemaker.aws",
-    "Open in Binder": "mybinder.org",
-    "View source": "github.com",
-}
-
-
 @pytest.mark.parametrize("path", all_chapters(), ids=lambda path: path.stem)
-def test_each_badge_opens_its_own_file(path):
-    name, release = repository()
-    cell = nbformat.read(path, as_version=4).cells[0]
-    found = {label: opened(link) for label, link in LINK.findall(cell.source.split("\n\n")[1])}
+def test_each_badge_opens_its_own_file(path, home):
+    def badges(text):
+        return {label: opened(link) for label, link in LINK.findall(text.split("\n\n")[1])}
+
     file = path.relative_to(ROOT).as_posix()
-    assert found == {label: (HOSTS[label], name, f"v{release}", file) for label in HOSTS}
-    (row,) = (
-        line
-        for line in (ROOT / "README.md").read_text().splitlines()
-        if "| [" in line and file in line
-    )
-    short = {f"Open in {label}": opened(link) for label, link in LINK.findall(row)[-3:]}
-    assert short == {label: found[label] for label in list(HOSTS)[:3]}
+    found = badges(nbformat.read(home / file, as_version=4).cells[0].source)
+    release = f"v{project()[1]}"
+    assert found == {label: (HOSTS[label], A_HOME, release, file) for label in HOSTS}
+    if path == all_chapters()[0]:
+        assert badges((home / "README.md").read_text()) == found
 
 
-def copy(folder):
-    for name in WRITTEN:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(
-                source, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".*")
-            )
-        else:
-            shutil.copy(source, folder)
-    return folder
+def test_make_links_rewrites_every_address_and_nothing_else(home, tmp_path):
+    known, committed = texts(home), texts(copy_of_project(tmp_path))
+    assert make_links(tmp_path, project()[0] or "--none").returncode == 0
+    assert texts(tmp_path) == committed
+    assert make_links(tmp_path, "an-owner/suite").returncode == 0
+    moved = {name: text.replace("an-owner/suite", A_HOME) for name, text in texts(tmp_path).items()}
+    assert moved == known
+    assert make_links(tmp_path, "--none").stdout == "no address\n"
+    without = texts(tmp_path)
+    assert len(without) == len(known) > 10
+    for name, text in without.items():
+        said = re.findall(r"/blob/v|mybinder.org/v2|git clone \{|an-owner|some-one", text)
+        assert not said, f"{name}: {said}"
 
 
-def make_links(folder, *arguments):
-    command = [sys.executable, "-m", "helpers.maintenance", "links", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+@pytest.mark.parametrize("missing", ["suite", "keras_hub", None])
+def test_without_an_address_the_set_up_cell_raises_where_something_is_missing(missing, monkeypatch):
+    monkeypatch.setattr(util, "find_spec", lambda name: None if name == missing else util)
+    cell = setup_cell(None, "0.1.0", "keras")
+    if missing is None:
+        return exec(cell, {})
+    with pytest.raises(
+        RuntimeError, match="^this chapter needs the suite: .* call make lab in it$"
+    ):
+        exec(cell, {})
 
 
-def texts(folder):
-    return {
-        path.relative_to(folder): path.read_text()
-        for name in WRITTEN
-        for path in [folder / name, *(folder / name).rglob("*.*")]
-        if path.suffix in (".toml", ".md", ".ipynb")
-    }
+def test_the_set_up_cell_asks_for_keras_where_a_chapter_imports_it(home):
+    for path in sorted((home / "notebooks").glob("*.ipynb")):
+        cells = nbformat.read(path, as_version=4).cells
+        (setup,) = (cell.source for cell in cells if cell.id == "setup")
+        imported = any(re.search(r"^(import|from) keras", c.source, re.MULTILINE) for c in cells)
+        assert ('("keras")' in setup) == ('"keras_hub"' in setup) == imported, path.stem
+        assert (home / re.search(r'run_path\("finetuning/(.+?)"\)', setup)[1]).is_file()
 
 
-def test_make_links_rewrites_every_address_and_nothing_else(tmp_path):
-    before = texts(copy(tmp_path))
-    old, _ = repository()
-    done = make_links(tmp_path, "--repo", "some-one/their.suite")
-    assert done.stdout == "https://github.com/some-one/their.suite\n", done.stderr
-    after = texts(tmp_path)
-    assert repository(tmp_path)[0] == "some-one/their.suite"
-    assert not [path for path, text in after.items() if old in text]
-    assert {
-        path: text.replace("some-one/their.suite", old) for path, text in after.items()
-    } == before
-    assert make_links(tmp_path, "--repo", "some-one/their.suite").returncode == 0
-    assert texts(tmp_path) == after
-
-
-@pytest.mark.parametrize(
-    "remote",
-    [
-        "git@github.com:an-owner/suite.git",
-        "https://github.com/an-owner/suite",
-        "ssh://git@github.com/an-owner/suite.git",
-    ],
-)
-def test_the_remote_of_git_is_the_default(remote, tmp_path):
-    for command in (["init", "--quiet"], ["remote", "add", "origin", remote]):
-        subprocess.run(
-            ["git", *command], cwd=copy(tmp_path) if command[0] == "init" else tmp_path, check=True
-        )
+@pytest.mark.parametrize("form", ["git@{}:{}.git", "https://{}/{}", "ssh://git@{}/{}.git"])
+def test_the_remote_of_git_is_the_default(form, tmp_path):
+    git(copy_of_project(tmp_path), "init", "--quiet")
+    git(tmp_path, "remote", "add", "origin", form.format("github.com", "an-owner/suite"))
     assert make_links(tmp_path).stdout == "https://github.com/an-owner/suite\n"
-    assert repository(tmp_path)[0] == "an-owner/suite"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "git knows no remote `origin` here: give make links REPO=owner/name"),
-        (["--repo", "https://example.org/a/b"], "is no repository on GitHub: give owner/name"),
-        (["--repo", "suite"], "'suite' is no repository on GitHub: give owner/name"),
+        (["https://example.org/a/b"], "is no repository on GitHub: give owner/name"),
+        (["suite"], "'suite' is no repository on GitHub: give owner/name"),
     ],
-    ids=["no remote", "elsewhere", "no owner"],
 )
 def test_what_is_no_repository_is_refused_in_one_line(arguments, message, tmp_path):
-    before = texts(copy(tmp_path))
+    before = texts(copy_of_project(tmp_path))
     done = make_links(tmp_path, *arguments)
     assert done.returncode == 1
     assert message in done.stderr and done.stderr.count("\n") == 1
     assert texts(tmp_path) == before
 
 
-def anchors(path):
-    """The anchors of the headings of a notebook or Markdown file, as GitHub makes them."""
+def test_the_first_push_to_a_repository_gives_it_its_links_and_its_tag(tmp_path):
+    """The steps of the workflow, against a repository on disk; a second time they change nothing."""
+    remote, clone = tmp_path / "remote", copy_of_project(tmp_path / "clone")
+    steps = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["links"][
+        "steps"
+    ]
+    script = "\n".join(step["run"] for step in steps if "run" in step)
+    script = script.replace("${{ github.repository }}", A_HOME)
+    git(tmp_path, "init", "--quiet", "--bare", "--initial-branch", "main", str(remote))
+    git(clone, "init", "--quiet", "--initial-branch", "main")
+    git(clone, "remote", "add", "origin", str(remote))
+    git(clone, "add", ".")
+    git(clone, "-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "--quiet", "-m", "All")
+    for _ in range(2):
+        subprocess.run(["bash", "-ec", script], cwd=clone, check=True, capture_output=True)
+        heads = git(remote, "rev-parse", "main", f"v{project()[1]}")
+        assert heads == 2 * git(clone, "rev-parse", "main")
+        assert git(remote, "rev-list", "--count", "main") == ["2"]
+    assert f"github.com/{A_HOME}/blob/" in "".join(git(remote, "show", "main:README.md"))
+
+
+def markdown(path):
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".ipynb":
         cells = json.loads(text)["cells"]
         text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
-    text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return text
+
+
+def anchors(path):
+    """The anchors of the headings of a notebook or Markdown file, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```", "", markdown(path), flags=re.MULTILINE | re.DOTALL)
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-PAGES = [ROOT / "README.md", *all_chapters(), *sorted((ROOT / "solutions").glob("*.md"))]
+PAGES = [path for name in ("*.md", "docs/*.md", "solutions/*.md") for path in ROOT.glob(name)]
+PAGES = [*all_chapters(), *sorted(PAGES)]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_relative_links_and_anchors_exist(path):
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".ipynb":
-        cells = json.loads(text)["cells"]
-        text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
-    for _, target in LINK.findall(text):
+    for _, target in LINK.findall(markdown(path)):
         if not target.startswith("http"):
             file, _, anchor = target.partition("#")
             there = (path.parent / file) if file else path

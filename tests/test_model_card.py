@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from conftest import SMOKE
-from helpers.model_card import write_model_card
-from helpers.runner import all_chapters, run_chapters
-from helpers.runs import MODEL_PARAMETERS, made_by, write_json
+from suite.chapters import all_chapters
+from suite.model_card import write_model_card
+from suite.runner import run_chapters
+from suite.runs import MODEL_PARAMETERS, made_by, write_json
 
 TEXTS = ["A wonderful film.", "Dull, badly acted and far too long."]
 ELSEWHERE = """

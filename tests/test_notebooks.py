@@ -1,9 +1,10 @@
-"""Every chapter: valid, clean, strictly checked, and the same code as the helpers."""
+"""Every chapter: valid, clean, strictly checked, and the source of the helpers."""
 
 import ast
 import base64
 import json
 import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from helpers.exercises import is_exercise
-from helpers.parameters import parameters_cell
-from helpers.runner import all_chapters
+from maintenance.exercises import is_exercise
+from maintenance.helpers import write_helpers
+from suite.chapters import all_chapters, lesson
+from suite.settings import OF_EVERY_RUN, PARAMETERS, parameters_cell
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = all_chapters()
@@ -43,17 +45,18 @@ def python(cell):
 
 
 def test_the_chapters_are_in_order():
+    """06 and 12 are free for chapters to come."""
     assert [path.stem for path in CHAPTERS] == [
         "01_prepare_data",
         "02_dataloaders",
         "03_optimizer_and_schedule",
         "04_training_loop",
         "05_evaluation",
-        "06_trainer",
-        "07_keras",
-        "08_make_it_fast",
-        "09_scale_out",
-        "10_your_own_data",
+        "07_your_own_data",
+        "08_trainer",
+        "09_keras",
+        "10_make_it_fast",
+        "11_scale_out",
     ]
 
 
@@ -62,9 +65,9 @@ def test_the_file_is_valid_and_holds_nothing_of_the_machine(path):
     notebook = read(path)
     nbformat.validate(notebook)
     assert notebook.nbformat_minor >= 5
-    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert set(notebook.metadata) == {"kernelspec", "language_info", "suite"}
     for cell in notebook.cells:
-        assert set(cell.metadata) <= {"tags", "reason", "alt"}, cell.id
+        assert set(cell.metadata) <= {"tags", "reason", "alt", "share"}, cell.id
         assert not re.search(
             r"(/(home|root|tmp|Users)/|site-packages|[A-Z]:\\\\)", outputs_text(cell)
         ), cell.id
@@ -112,7 +115,7 @@ def test_anatomy(path):
     (recap,) = [cell.source for cell in cells if cell.id == "recap"]
     assert "## Recap" in recap and "## Exercises" in recap
     assert f"](../solutions/{path.stem}.md)" in recap
-    following = CHAPTERS[number].name if number < len(CHAPTERS) else CHAPTERS[0].name
+    following = CHAPTERS[(CHAPTERS.index(path) + 1) % len(CHAPTERS)].name
     assert f"]({following})" in cells[-1].source
     assert [cell.id for cell in cells if cell.cell_type == "code"][:3] == [
         "setup",
@@ -121,26 +124,6 @@ def test_anatomy(path):
     ]
     headings = re.findall(r"^(#+) ", prose(path), re.MULTILINE)
     assert headings.count("#") == 1 and set(headings) <= {"#", "##"}
-
-
-@each_chapter
-def test_parameters_are_the_same_everywhere(path):
-    cells = [cell for cell in code_cells(path) if "parameters" in cell.metadata.get("tags", [])]
-    assert [cell.source for cell in cells] == [parameters_cell()]
-
-
-def test_the_setup_cell_is_the_same_everywhere_and_fetches_this_release():
-    """Chapter 07 asks for the extra `keras` too; nothing else differs."""
-    import tomllib
-
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    sources = {path.stem: code_cells(path)[0].source for path in CHAPTERS}
-    keras = sources.pop("07_keras")
-    (source,) = set(sources.values())
-    asked = ' or importlib.util.find_spec("keras_hub") is None'
-    assert keras.replace(asked, "").replace('("keras")', "()") == source
-    assert f'= "{project["urls"]["Repository"]}", "v{project["version"]}"' in source
-    assert (ROOT / "helpers" / "bare_machine.py").is_file()
 
 
 @each_chapter
@@ -197,37 +180,54 @@ def test_sanitized_text_is_only_what_depends_on_the_machine():
     assert clean("") != clean(bar)
 
 
-def definitions(source):
-    return {
-        node.name: node
-        for node in ast.parse(source).body
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef))
-    }
+def test_helpers_are_what_the_chapters_share(tmp_path):
+    """Written anew, byte for byte; so nothing stands there that no chapter shows."""
+    write_helpers(tmp_path)
+    made = {file.name: file.read_text() for file in tmp_path.iterdir()}
+    assert made == {file.name: file.read_text() for file in (ROOT / "helpers").glob("*.py")}, (
+        "run `make helpers`"
+    )
 
 
-def test_a_taught_function_is_the_shared_function():
-    """Both stand in two files on purpose: a reader wants the code in the chapter, later chapters import it."""
-    shared = {}
-    for path in sorted((ROOT / "helpers").glob("*.py")):
-        for name, node in definitions(path.read_text(encoding="utf-8")).items():
-            shared[name] = (path.name, node)
-    taught = {}
-    for path in CHAPTERS:
-        for cell in code_cells(path):
-            for name, node in definitions(python(cell)).items():
-                taught[name] = path.stem
-                if name in shared:
-                    file, other = shared[name]
-                    assert ast.dump(node) == ast.dump(other), (
-                        f"{path.name} and helpers/{file} differ in {name}"
-                    )
-    for name, (file, node) in shared.items():
-        claim = re.search(r"Defined in chapter (\d\d)", ast.get_docstring(node) or "")
-        if claim:
-            assert taught.get(name, "")[:2] == claim[1], (
-                f"helpers/{file}: {name} is not defined in chapter {claim[1]}"
+@each_chapter
+def test_a_shared_cell_holds_imports_and_definitions_alone(path):
+    """A later chapter that imports it must run no lesson. TensorFlow has to be started before it is imported."""
+    definitions = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
+    for cell in code_cells(path):
+        if "share" in cell.metadata and cell.id != "start-tensorflow":
+            assert all(isinstance(node, definitions) for node in ast.parse(cell.source).body), (
+                cell.id
             )
-    assert len(set(taught) & set(shared)) >= 13
+
+
+@each_chapter
+def test_the_parameters_cell_lists_those_that_the_cells_use(path):
+    cells = code_cells(path)
+    (cell,) = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    names = [statement.target.id for statement in ast.parse(cell.source).body]
+    assert cell.source == parameters_cell(names)
+    lesson = "\n".join(cell.source for cell in cells)
+    used = set(re.findall(r"\b(?:settings|own)\.(\w+)", lesson)) & set(PARAMETERS)
+    assert used <= set(names)
+    # Some functions of the suite and of the chapter's own take all settings at once.
+    for name in set(names) - used - set(OF_EVERY_RUN):
+        assert re.search(rf"\b{name}\b", lesson.replace(cell.source, "")) or name in IN_THE_SUITE
+
+
+# Read by what gets the whole settings: `Checkpoints`, `check_dataset`, `find_dataset`.
+IN_THE_SUITE = {"save_steps", "text_column", "label_column"}
+
+
+def test_lesson_cells_are_small():
+    """Non-blank lines of all code cells but set-up, parameters and exercises."""
+    sizes = sorted(
+        sum(bool(line.strip()) for line in source.splitlines())
+        for path in CHAPTERS
+        for source in lesson(path).values()
+    )
+    assert statistics.median(sizes) <= 6
+    assert sizes[int(0.9 * len(sizes))] <= 14
+    assert sizes[-1] <= 24
 
 
 def test_everything_that_the_three_roads_need_is_taught():
@@ -274,9 +274,9 @@ def test_everything_that_the_three_roads_need_is_taught():
 
 
 def test_loop_and_trainer_measure_the_same_untrained_model():
-    """As chapter 06 says: same head, same rows, so the same stored figures."""
+    """As chapter 08 says: same head, same rows, so the same stored figures."""
     lines = []
-    for path in CHAPTERS[3], CHAPTERS[5]:
+    for path in CHAPTERS[3], CHAPTERS[6]:
         (cell,) = [cell for cell in code_cells(path) if cell.id == "evaluate-untrained"]
         lines.append(re.search(r"untrained: .*", cell.outputs[0].text)[0])
     assert lines[0] == lines[1]

@@ -1,4 +1,4 @@
-"""What chapter 10 teaches: a rare class, several labels, predictions for a file, a model on the Hub."""
+"""What chapter 07 teaches: a rare class, several labels, predictions for a file, a model on the Hub."""
 
 import json
 import os
@@ -12,20 +12,21 @@ import pandas as pd
 import pytest
 import torch
 from hub_stand_in import HubStandIn
+from lessons import rows_of, run_here, train
 from safetensors.torch import load_file
 from sklearn.metrics import f1_score
 from sklearn.utils.class_weight import compute_class_weight
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from benchmarks import roads
 from conftest import SMOKE
-from helpers.data import prepare_data
+from helpers.batches import make_dataloader, to_model_inputs
 from helpers.evaluation import choose_thresholds
-from helpers.parameters import check_values
-from helpers.trainer_road import train_with_trainer
-from helpers.training import balance_weights, load_model, train_model, weigh_classes
+from helpers.training import balance_weights, evaluate_model, weighted_loss
+from suite.start import check_values
 
 ROOT = Path(__file__).resolve().parent.parent
-CHAPTER = ROOT / "notebooks" / "10_your_own_data.ipynb"
+CHAPTER = ROOT / "notebooks" / "07_your_own_data.ipynb"
 
 
 @pytest.fixture
@@ -50,25 +51,17 @@ def test_a_class_without_a_row_has_a_finite_weight():
     assert torch.isfinite(balance_weights([0, 0, 2], 3)).all()
 
 
-def test_weights_change_the_loss_and_nothing_else(unbalanced):
-    rows = prepare_data(unbalanced)["train"]
-    model = load_model(unbalanced.model_name, rows.features["label"], 0.0, 0).eval()
-    batch = {"input_ids": torch.tensor([[101, 2204, 102], [101, 2919, 102]])}
-    labels = torch.tensor([0, 1])
-    before = model(**batch, labels=labels)
-    weigh_classes(model, rows["label"], "none")
-    assert torch.equal(model(**batch, labels=labels).loss, before.loss)
-    weigh_classes(model, rows["label"], "balanced")
-    after = model(**batch, labels=labels)
-    assert torch.equal(after.logits, before.logits)
-    weights = balance_weights(rows["label"], 2)
-    each = torch.nn.functional.cross_entropy(after.logits, labels, reduction="none")
-    assert after.loss.item() == pytest.approx((weights * each).mean().item())
-    assert model(**batch).loss is None
+def test_weights_change_the_loss_alone():
+    logits = torch.tensor([[1.0, -1.0], [0.5, 0.5], [-1.0, 2.0]], requires_grad=True)
+    labels = torch.tensor([0, 1, 0])
+    each = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    weights = torch.tensor([0.6, 3.0])
+    weighted = weighted_loss(logits, labels, weights).item()
+    assert weighted == pytest.approx((weights[labels] * each).mean().item())
 
 
-@pytest.mark.parametrize("train, road", [(train_model, "model"), (train_with_trainer, "trainer")])
-def test_weights_reach_the_road(unbalanced, train, road):
+@pytest.mark.parametrize("road", ["model", "trainer"])
+def test_weights_reach_the_road(unbalanced, road):
     """With a loss that the frequent class has less of, the rare one becomes more probable."""
     shares = {}
     for choice in ("none", "balanced"):
@@ -78,9 +71,8 @@ def test_weights_reach_the_road(unbalanced, train, road):
             run_dir=f"{unbalanced.run_dir}-{choice}",
             learning_rate=5e-5,
         )
-        train(settings)
-        rows = prepare_data(settings)["eval"]
-        folder = Path(settings.run_dir, road)
+        folder = train(road, settings)
+        rows = rows_of(settings)["eval"]
         model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
         inputs = {"input_ids": torch.tensor([rows[0]["input_ids"]])}
         with torch.no_grad():
@@ -89,20 +81,37 @@ def test_weights_reach_the_road(unbalanced, train, road):
     assert shares["balanced"] > shares["none"] + 0.02
 
 
-def test_weights_reach_keras(unbalanced, monkeypatch):
-    pytest.importorskip("keras_hub")
-    from helpers import keras_road
+@pytest.mark.parametrize("road, number", [("model", "04"), ("trainer", "08")])
+def test_the_best_epoch_is_chosen_by_the_plain_loss(unbalanced, road, number):
+    settings = replace(unbalanced, class_weights="balanced")
+    folder = train(road, settings)
+    names = run_here(number, settings, until="save-model")
+    rows = to_model_inputs(rows_of(settings))["validation"]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    loss, _ = evaluate_model(model, make_dataloader(rows, tokenizer, 8), torch.device("cpu"))
+    if road == "model":
+        chosen = min(loss for loss, _ in names["checkpoints"].epochs)
+    else:
+        chosen = names["trainer"].state.best_metric
+    assert chosen == pytest.approx(loss, abs=1e-5)
 
+
+def test_weights_reach_keras(unbalanced, monkeypatch):
+    keras = pytest.importorskip("helpers.keras_road").keras
     given = {}
 
     def fit(self, *args, **kwargs):
         given.update(kwargs)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(keras_road.keras.Model, "fit", fit)
+    monkeypatch.setattr(keras.Model, "fit", fit)
+    monkeypatch.setattr(roads, "get_roads", lambda *arguments, **others: {})
+    monkeypatch.setattr(roads, "largest_difference", lambda *arguments: 0.0)
+    settings = replace(unbalanced, class_weights="balanced")
+    labels = rows_of(settings)["train"]["label"]
     with pytest.raises(KeyboardInterrupt):
-        keras_road.train_with_keras(replace(unbalanced, class_weights="balanced"))
-    labels = prepare_data(unbalanced)["train"]["label"]
+        run_here("09", settings)
     weights = balance_weights(labels, 2).tolist()
     assert given["class_weight"] == pytest.approx(dict(enumerate(weights)))
 
@@ -144,14 +153,14 @@ save_file({"logits": logits}, out)
 """
 
 
-def test_chapter_10_takes_an_own_file_and_puts_the_model_on_the_hub(tmp_path, loopback):
+def test_the_chapter_takes_an_own_file_and_puts_the_model_on_the_hub(tmp_path, loopback):
     rows = [
         {"comment": f"{text} {n}", "stars": stars}
         for n in range(40)
         for stars, text in zip((1, 2, 3, 3, 3, 1), TEXTS, strict=True)
     ]
     pd.DataFrame(rows).to_csv(tmp_path / "mine.csv", index=False, encoding="utf-16")
-    command = [sys.executable, "-m", "helpers.runner", "10", "-f", "parameters/smoke.yaml"]
+    command = [sys.executable, "-m", "suite", "run", "07", "-f", "parameters/smoke.yaml"]
     command += ["-p", "run_dir", tmp_path / "run", "-p", "dataset_name", tmp_path / "mine.csv"]
     command += ["-p", "text_column", "comment", "-p", "label_column", "stars"]
     command += ["-p", "hub_model_id", "me/mine"]

@@ -20,11 +20,11 @@ from typing import Self, TypeVar, Union, get_args, get_origin
 
 import nbformat
 import pytest
+from helpers.parameters import parameters_cell
+from helpers.runner import ChapterError, all_chapters, run_chapters
 from nbformat.v4 import new_code_cell, new_notebook
 
 from conftest import SMOKE, STRICT
-from helpers.parameters import parameters_cell
-from helpers.runner import ChapterError, all_chapters, run_chapters
 
 ROOT = Path(__file__).resolve().parent.parent
 HELPERS = sorted((ROOT / "helpers").rglob("*.py"))
@@ -301,10 +301,9 @@ def inherited(cls, method):
 
 @cache
 def default_config():
-    from transformers import AutoConfig
-
     from helpers.parameters import Settings
     from helpers.sources import find_model
+    from transformers import AutoConfig
 
     return AutoConfig.from_pretrained(find_model(Settings().model_name))
 

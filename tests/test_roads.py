@@ -6,17 +6,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from lessons import rows_of
 from transformers import get_scheduler
 
+from benchmarks import roads
+from benchmarks.bench import PAGE
 from conftest import SMOKE
-from helpers import roads, start_tensorflow
 from helpers.batches import make_dataloader, to_model_inputs
-from helpers.data import prepare_data
-from helpers.maintenance import ACCURACIES
-from helpers.parameters import Settings, check_values
-from helpers.sources import SourceError, check_convertible
-from helpers.start_tensorflow import KerasMissing
 from helpers.training import load_model, parameter_groups
+from maintenance.ranges import ACCURACIES
+from suite import start_tensorflow
+from suite.errors import SourceError
+from suite.resolve import check_convertible
+from suite.settings import Settings
+from suite.start import check_values
+from suite.start_tensorflow import KerasMissing
 
 NUM_STEPS = 20
 
@@ -30,15 +34,20 @@ def settings(tmp_path_factory):
 @pytest.fixture(scope="module")
 def measured(settings):
     """All three roads, 20 steps each."""
-    return roads.measure_roads(settings, list(roads.CODE), NUM_STEPS)
+    return roads.measure_roads(settings, roads.ROADS, NUM_STEPS)
 
 
-def test_loop_and_trainer_take_the_same_steps(measured, record_property):
-    pair = {road: measured[road] for road in ("PyTorch", "Trainer")}
+@pytest.mark.parametrize(
+    ("road", "figure", "bound"),
+    [("Trainer", "losses", 1e-6), ("Keras", "losses", 1e-3), ("Keras", "logits", 1e-4)],
+)
+def test_a_road_computes_what_the_loop_does(measured, road, figure, bound, record_property):
+    """Losses of all steps, and before them the logits of the first batch."""
+    pair = {name: measured[name] for name in ("PyTorch", road)}
     assert all(len(figures["losses"]) == NUM_STEPS for figures in pair.values())
-    difference = roads.largest_difference(pair)
-    record_property("loop and Trainer, largest difference of 20 losses", difference)
-    assert difference <= 1e-6
+    difference = roads.largest_difference(pair, figure)
+    record_property(f"loop and {road}, largest difference of {figure}", difference)
+    assert difference <= bound
 
 
 @pytest.mark.elsewhere
@@ -56,27 +65,6 @@ def test_loop_and_trainer_end_at_the_same_weights(settings, tmp_path, record_pro
     difference = max((one[name] - two[name]).abs().max().item() for name in one)
     record_property("loop and Trainer, largest difference of the final weights", difference)
     assert difference <= 1e-5
-
-
-def test_loop_and_keras_start_from_the_same_model(measured, record_property):
-    pair = {road: measured[road] for road in ("PyTorch", "Keras")}
-    difference = roads.largest_difference(pair, "logits")
-    record_property("loop and Keras, largest difference of the logits before training", difference)
-    assert difference <= 1e-4
-
-
-def test_loop_and_keras_take_the_same_steps(measured, record_property):
-    pair = {road: measured[road] for road in ("PyTorch", "Keras")}
-    assert all(len(figures["losses"]) == NUM_STEPS for figures in pair.values())
-    difference = roads.largest_difference(pair)
-    record_property("loop and Keras, largest difference of 20 losses", difference)
-    assert difference <= 1e-3
-
-
-def test_the_losses_move(measured):
-    """Roads that stand still would agree too."""
-    losses = measured["PyTorch"]["losses"]
-    assert max(losses) - min(losses) > 0.05
 
 
 def test_another_learning_rate_is_seen_as_a_difference(settings, measured, tmp_path):
@@ -100,22 +88,25 @@ def test_what_was_measured_is_taken_from_the_run_folder_if_the_settings_are_the_
     settings, measured, monkeypatch
 ):
     asked = []
-    monkeypatch.setattr(
-        roads,
-        "measure_roads",
-        lambda _, names, steps: asked.append((names, steps)) or dict.fromkeys(names, "new"),
-    )
+
+    def measure(_, names, steps):
+        asked.append((names, steps))
+        return dict.fromkeys(names, "new")
+
+    monkeypatch.setattr(roads, "measure_roads", measure)
     kept = {road: measured[road] for road in ("PyTorch", "Trainer")}
     assert roads.get_roads(settings, ["PyTorch", "Trainer"], NUM_STEPS) == kept
     assert asked == []
-    assert roads.get_roads(settings, list(roads.CODE), NUM_STEPS) == {**kept, "Keras": "new"}
+    assert roads.get_roads(settings, roads.ROADS, NUM_STEPS) == {**kept, "Keras": "new"}
     roads.get_roads(replace(settings, learning_rate=1e-3), ["Trainer"], NUM_STEPS)
     roads.get_roads(settings, ["Trainer"], NUM_STEPS + 1)
     assert asked == [(["Keras"], NUM_STEPS), (["Trainer"], NUM_STEPS), (["Trainer"], NUM_STEPS + 1)]
 
 
 def test_a_road_that_fails_says_why(settings):
-    with pytest.raises(RuntimeError, match="the road PyTorch failed:(?s:.*)device 'cuda:7'"):
+    with pytest.raises(
+        RuntimeError, match="measure_road .*PyTorch.* ended with 1:(?s:.*)device 'cuda:7'"
+    ):
         roads.measure_roads(replace(settings, device="cuda:7"), ["PyTorch"], 1)
 
 
@@ -123,8 +114,8 @@ def test_the_mean_accuracies_lie_within_one_and_a_half_points():
     """With the chapters' own settings, as `make accuracies` measured them."""
     measured = json.loads(ACCURACIES.read_text(encoding="utf-8"))
     assert len(set(measured["seeds"])) >= 5
-    assert all(len(measured[road]) == len(measured["seeds"]) for road in roads.CODE)
-    means = {road: float(np.mean(measured[road])) for road in roads.CODE}
+    assert all(len(measured[road]) == len(measured["seeds"]) for road in roads.ROADS)
+    means = {road: float(np.mean(measured[road])) for road in roads.ROADS}
     assert measured["means"] == pytest.approx(means, abs=1e-4)
     assert max(means.values()) - min(means.values()) <= 0.015, means
 
@@ -142,51 +133,13 @@ def test_the_accuracy_of_each_road_is_that_of_its_chapter(smoke_run):
         assert roads.accuracy_of(road, settings) == pytest.approx(metrics[chapter][name], abs=0.04)
 
 
-def test_the_readme_has_the_measured_figures(root):
-    readme = (root / "README.md").read_text(encoding="utf-8")
+def test_the_page_has_the_measured_accuracies():
+    rows = [line.strip("| ").split(" | ") for line in PAGE.read_text("utf-8").splitlines()]
     means = json.loads(ACCURACIES.read_text(encoding="utf-8"))["means"]
-    names = {"PyTorch": "native PyTorch", "Trainer": "🤗 Trainer", "Keras": "Keras on TensorFlow"}
-    for road, name in names.items():
-        (line,) = [line for line in readme.splitlines() if line.startswith(f"| {name} |")]
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        assert cells[1] == str(roads.lines_of_code(road))
-        assert cells[4] == f"{means[road]:.3f}"
-
-
-def test_lines_of_code_are_counted_without_words(tmp_path, monkeypatch):
-    source = '''
-def one(x):
-    """Two lines
-    of words."""
-    # a word
-
-    return [
-        x,
-    ]
-
-
-class Two:
-    """Words."""
-
-    size = 2
-
-
-def other():
-    pass
-'''
-    (tmp_path / "code.py").write_text(source)
-    monkeypatch.setattr(roads, "HELPERS", tmp_path)
-    monkeypatch.setitem(roads.CODE, "road", {"code.py": ["one", "Two"]})
-    assert roads.lines_of_code("road") == 6
-
-
-def test_every_function_of_a_road_is_there():
-    import ast
-
-    for files in roads.CODE.values():
-        for file, names in files.items():
-            body = ast.parse((roads.HELPERS / file).read_text(encoding="utf-8")).body
-            assert set(names) <= {getattr(node, "name", None) for node in body}, file
+    for road, name in zip(
+        roads.ROADS, ("native PyTorch", "🤗 Trainer", "Keras on TensorFlow"), strict=True
+    ):
+        assert [row[-1] for row in rows if row[0] == name] == [f"{means[road]:.3f}"]
 
 
 @pytest.mark.parametrize("num_warmup_steps", [0, 1, 4])
@@ -206,27 +159,23 @@ def test_the_schedule_of_keras_is_that_of_transformers(num_warmup_steps):
 def test_the_optimizer_of_keras_decays_the_same_weights(smoke):
     from helpers.keras_road import build_classifier, make_keras_optimizer
 
-    class_label = prepare_data(smoke)["train"].features["label"]
+    class_label = rows_of(smoke)["train"].features["label"]
     model = load_model(smoke.model_name, class_label, 0.0, smoke.seed)
     decaying, _ = parameter_groups(model, smoke.weight_decay)
     classifier = build_classifier(smoke.model_name, class_label.num_classes, smoke.seed)
     optimizer = make_keras_optimizer(smoke, 10)
     optimizer.build(classifier.trainable_variables)
-    theirs = [
-        variable
-        for variable in classifier.trainable_variables
-        if optimizer._use_weight_decay(variable)
-    ]
+    variables = classifier.trainable_variables
+    theirs = [variable for variable in variables if optimizer._use_weight_decay(variable)]
     assert len(theirs) == len(decaying["params"])
-    assert sum(int(np.prod(variable.shape)) for variable in theirs) == sum(
-        parameter.numel() for parameter in decaying["params"]
-    )
+    numbers = sum(int(np.prod(variable.shape)) for variable in theirs)
+    assert numbers == sum(parameter.numel() for parameter in decaying["params"])
 
 
 def test_keras_sees_the_batches_of_the_loader(smoke, tokenizer):
     from helpers.keras_road import keras_batches
 
-    rows = to_model_inputs(prepare_data(smoke))["train"]
+    rows = to_model_inputs(rows_of(smoke))["train"]
     dataloader = make_dataloader(rows, tokenizer, 10)
     dataset = keras_batches(dataloader)
     assert len(dataset) == len(dataloader)
@@ -237,21 +186,18 @@ def test_keras_sees_the_batches_of_the_loader(smoke, tokenizer):
         assert np.array_equal(labels, batch["labels"])
 
 
+BERT = {"model_type": "bert", "hidden_act": "gelu"}
+
+
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
         ({"model_type": "distilbert"}, "it is of type 'distilbert'"),
-        ({"model_type": "roberta", "hidden_act": "gelu"}, "it is of type 'roberta'"),
-        ({"model_type": "bert", "hidden_act": "relu"}, "its activation is 'relu', not GELU"),
-        (
-            {"model_type": "bert", "hidden_act": "gelu", "layer_norm_eps": 1e-5},
-            "its layer_norm_eps is 1e-05, not 1e-12",
-        ),
-        (
-            {"model_type": "bert", "hidden_act": "gelu", "type_vocab_size": 1},
-            "its type_vocab_size is 1, not 2",
-        ),
-        ({"model_type": "bert", "hidden_act": "gelu"}, "it has no file model.safetensors"),
+        (BERT | {"model_type": "roberta"}, "it is of type 'roberta'"),
+        (BERT | {"hidden_act": "relu"}, "its activation is 'relu', not GELU"),
+        (BERT | {"layer_norm_eps": 1e-5}, "its layer_norm_eps is 1e-05, not 1e-12"),
+        (BERT | {"type_vocab_size": 1}, "its type_vocab_size is 1, not 2"),
+        (BERT, "it has no file model.safetensors"),
     ],
 )
 def test_what_keras_cannot_convert_is_refused_in_one_line(tmp_path, config, reason):

@@ -15,19 +15,21 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from conftest import SMOKE
-from helpers import maintenance, runner
-from helpers.data import load_from_disk, prepare_data
-from helpers.errors import UserError
-from helpers.parameters import check_values, parameters_cell
-from helpers.runner import all_chapters, main, run_chapters
+from maintenance import __main__ as maintenance
+from maintenance import overhead
+from suite import runner
+from suite.chapters import ROOT, all_chapters, facts, plan
+from suite.errors import UserError
+from suite.runner import main, run_chapters
+from suite.settings import parameters_cell
 
 
-def write_chapter(folder, name, *sources):
-    """A small chapter with the parameters cell and the given cells behind it."""
+def write_chapter(folder, name, *sources, **facts):
+    """A small chapter with the parameters cell and the given cells behind it, and facts about it."""
     cells = [new_code_cell(parameters_cell(), id="parameters", metadata={"tags": ["parameters"]})]
     cells += [new_code_cell(source, id=f"cell-{number}") for number, source in enumerate(sources)]
     kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook = new_notebook(cells=cells, metadata={"kernelspec": kernelspec})
+    notebook = new_notebook(cells=cells, metadata={"kernelspec": kernelspec, "suite": facts})
     path = folder / f"{name}.ipynb"
     nbformat.write(notebook, path)
     return path
@@ -38,7 +40,7 @@ def chapters(tmp_path, monkeypatch):
     """A folder that stands in for notebooks/; write chapters into it."""
     folder = tmp_path / "notebooks"
     folder.mkdir()
-    monkeypatch.setattr(runner, "NOTEBOOKS", folder)
+    monkeypatch.setattr("suite.chapters.NOTEBOOKS", folder)
     return folder
 
 
@@ -47,7 +49,7 @@ def test_a_failing_chapter_is_named_with_cell_line_and_error(chapters, tmp_path,
     write_chapter(chapters, "02_bad", "x = 1", "y = 2\n\nprint(y / (x - 1))\n")
     write_chapter(chapters, "03_after", "print('never')")
     run = tmp_path / "run"
-    assert main(["-p", "run_dir", str(run)]) == 1
+    assert main(["run", "-p", "run_dir", str(run)]) == 1
     message = capsys.readouterr().err
     assert "02_bad.ipynb, cell [4] 'cell-1', line 3: print(y / (x - 1))" in message
     assert "ZeroDivisionError: division by zero" in message
@@ -63,9 +65,7 @@ def test_a_failing_chapter_is_named_with_cell_line_and_error(chapters, tmp_path,
 
 
 def test_figures_of_other_chapters_stay_and_stale_ones_go(chapters, tmp_path):
-    record = (
-        "from helpers.runs import record_metrics\nfrom helpers.parameters import read_parameters\n"
-    )
+    record = "from suite.runs import record_metrics\nfrom suite.start import read_parameters\n"
     record += "record_metrics(read_parameters(globals()), {name!r}, seen=num_train)"
     for name in ("01_one", "02_two"):
         write_chapter(chapters, name, record.format(name=name))
@@ -83,7 +83,7 @@ def test_figures_of_other_chapters_stay_and_stale_ones_go(chapters, tmp_path):
 
 def test_a_line_of_a_function_that_fails_is_named_where_it_was_called(chapters, tmp_path, capsys):
     write_chapter(chapters, "01_bad", "def f(n):\n    return [][n]\n", "a = 1\nf(a)")
-    assert main(["-p", "run_dir", str(tmp_path / "run")]) == 1
+    assert main(["run", "-p", "run_dir", str(tmp_path / "run")]) == 1
     message = capsys.readouterr().err
     assert "'cell-1', line 2: f(a)" in message
     assert "IndexError: list index out of range" in message
@@ -96,7 +96,7 @@ def test_a_killed_kernel_is_reported_as_killed(chapters, tmp_path, capsys):
         "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
         "print('never')",
     )
-    assert main(["-p", "run_dir", str(tmp_path / "run")]) == 1
+    assert main(["run", "-p", "run_dir", str(tmp_path / "run")]) == 1
     message = capsys.readouterr().err
     assert "01_big.ipynb, cell 'cell-0': the kernel was killed" in message
     assert (tmp_path / "run" / "01_big.ipynb").is_file()
@@ -107,8 +107,8 @@ import os
 import time
 from pathlib import Path
 
-from helpers.parameters import read_parameters
-from helpers.runs import run_folder
+from suite.start import read_parameters
+from suite.runs import run_folder
 
 folder = run_folder(read_parameters(globals()))
 folder.joinpath("{own}").touch()
@@ -126,11 +126,12 @@ def test_rows_run_side_by_side_on_shared_cores_and_the_rest_alone(chapters, tmp_
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(runner.os, "sched_getaffinity", lambda process: range(6), raising=False)
     for chapter, own, other in (("06_one", "one", "two"), ("04_two", "two", "one")):
-        write_chapter(chapters, chapter, MEET.format(own=own, other=other, names=runner.THREADS))
+        source = MEET.format(own=own, other=other, names=runner.THREADS)
+        write_chapter(chapters, chapter, source, makes=own, minutes=2)
     after = "import os\nassert os.path.exists(run_dir + '/two')"
-    write_chapter(chapters, "02_after_04", after)
+    write_chapter(chapters, "02_after_04", after, needs=["two"])
     alone = MEET.format(own="alone", other="one", names=runner.THREADS)
-    write_chapter(chapters, "08_alone", alone)
+    write_chapter(chapters, "08_alone", alone, measures_speed=True)
     run = tmp_path / "run"
     parameters = {"run_dir": str(run)}
     done = run_chapters(all_chapters(), parameters, progress=False, side_by_side=True)
@@ -139,6 +140,18 @@ def test_rows_run_side_by_side_on_shared_cores_and_the_rest_alone(chapters, tmp_
     names.remove("02_after_04")
     texts = [nbformat.read(run / f"{n}.ipynb", 4).cells[-1].outputs[0].text for n in names]
     assert texts == ["3 3 3\n", "3 3 3\n", "None None None\n"]
+
+
+def test_the_plan_of_the_chapters_keeps_to_what_they_need():
+    rows, alone = plan(all_chapters(), 2)
+    assert sorted([*sum(rows, []), *alone]) == all_chapters()
+    assert all(facts(path)["measures_speed"] for path in alone) and len(alone) == 2
+    minutes = [sum(facts(path)["minutes"] for path in row) for row in rows]
+    assert max(minutes) < 0.65 * sum(minutes)
+    for row in rows:  # what a chapter needs comes before it, or in the other row
+        for number, path in enumerate(row):
+            later = {facts(other)["makes"] for other in row[number + 1 :]}
+            assert not later & set(facts(path)["needs"])
 
 
 def test_temporary_files_of_a_chapter_go_with_the_run(chapters, tmp_path):
@@ -154,11 +167,11 @@ import signal
 import sys
 from pathlib import Path
 
-from helpers import runner
+from suite import chapters, runner
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores Ctrl-C
-runner.NOTEBOOKS = Path({chapters!r})
-sys.exit(runner.main([*{options!r}, "-p", "run_dir", {run!r}]))
+chapters.NOTEBOOKS = Path({chapters!r})
+sys.exit(runner.main(["run", *{options!r}, "-p", "run_dir", {run!r}]))
 """
 
 
@@ -173,7 +186,7 @@ def start_runner(chapters, run, *options):
         env=os.environ | {"TMPDIR": str(temporary)},
         stderr=subprocess.PIPE,
         text=True,
-        cwd=runner.__file__.rpartition("helpers")[0],
+        cwd=ROOT,
     )
 
 
@@ -239,7 +252,7 @@ def test_a_run_that_is_interrupted_leaves_no_kernel(chapters, tmp_path, options,
 def test_unknown_parameters_are_refused_before_the_first_chapter(chapters, tmp_path, capsys):
     write_chapter(chapters, "01_good", "print('ran')")
     run = tmp_path / "run"
-    assert main(["-p", "num_epoch", "1", "-p", "run_dir", str(run)]) == 1
+    assert main(["run", "-p", "num_epoch", "1", "-p", "run_dir", str(run)]) == 1
     assert (
         capsys.readouterr().err
         == "ParameterError: unknown parameter 'num_epoch'; did you mean 'num_epochs'?\n"
@@ -264,15 +277,15 @@ def test_a_bad_parameter_file_is_refused_in_one_line(chapters, tmp_path, capsys,
     path = tmp_path / "my.yaml"
     if content is not None:
         path.write_text(content)
-    assert main(["-f", str(path)]) == 1
+    assert main(["run", "-f", str(path)]) == 1
     printed = capsys.readouterr().err
     assert message in printed
     assert printed.count("\n") == 1
 
 
 def test_an_unknown_chapter_is_refused(capsys):
-    assert main(["07_missing"]) == 1
-    assert "no chapter '07_missing'; there are 01_prepare_data, " in capsys.readouterr().err
+    assert main(["run", "06_missing"]) == 1
+    assert "no chapter '06_missing'; there are 01_prepare_data, " in capsys.readouterr().err
 
 
 def test_values_on_the_command_line_win_over_the_file(chapters, tmp_path):
@@ -288,15 +301,15 @@ def test_values_on_the_command_line_win_over_the_file(chapters, tmp_path):
         "run_dir": run,
     }
     arguments = [word for name, value in values.items() for word in ("-p", name, str(value))]
-    assert main(["-f", str(path), *arguments]) == 0
+    assert main(["run", "-f", str(path), *arguments]) == 0
     executed = nbformat.read(run / "01_show.ipynb", as_version=4)
     assert executed.cells[-1].outputs[0].text == "7 3e-05 cpu False\n"
 
 
 def test_an_error_without_a_traceback_names_no_line(chapters, tmp_path, capsys):
-    source = "import os\nfrom helpers.sources import find_model\n\nfind_model('./none')"
+    source = "import os\nfrom suite.resolve import find_model\n\nfind_model('./none')"
     write_chapter(chapters, "01_bad", source)
-    assert main(["-p", "run_dir", str(tmp_path / "run")]) == 1
+    assert main(["run", "-p", "run_dir", str(tmp_path / "run")]) == 1
     message = capsys.readouterr().err
     assert "01_bad.ipynb, cell [3] 'cell-0'\n  SourceError: model_name: nothing lies at" in message
 
@@ -304,13 +317,13 @@ def test_an_error_without_a_traceback_names_no_line(chapters, tmp_path, capsys):
 def test_the_name_on_the_command_line_wins(tmp_path):
     path = tmp_path / "my.yaml"
     path.write_text("run_dir: elsewhere")
-    arguments = runner._read_arguments(["-f", str(path), "--name", "mine"])
+    arguments = runner._read_arguments(["run", "-f", str(path), "--name", "mine"])
     assert runner._read_parameters(arguments)["run_dir"] == "runs/mine"
 
 
 def test_the_run_is_called_after_its_parameter_file(chapters):
-    arguments = runner._read_arguments(["-f", str(runner.NOTEBOOKS.parent / "x.yaml")])
-    runner.NOTEBOOKS.parent.joinpath("x.yaml").write_text("num_train: 5")
+    arguments = runner._read_arguments(["run", "-f", str(chapters.parent / "x.yaml")])
+    chapters.parent.joinpath("x.yaml").write_text("num_train: 5")
     assert runner._read_parameters(arguments)["run_dir"] == "runs/x"
 
 
@@ -333,7 +346,7 @@ def test_all_chapters_run_with_the_smoke_parameters(smoke_run):
 def test_later_chapters_take_what_earlier_ones_made(smoke_run):
     """No progress bar of a model that an earlier chapter left: it was found, not trained again."""
     folder, _, _ = smoke_run
-    taken = {"05_evaluation": "get-model", "06_trainer": "get-loop-model", "07_keras": "get-models"}
+    taken = {"05_evaluation": "get-model", "08_trainer": "get-loop-model", "09_keras": "get-models"}
     for chapter, cell_id in taken.items():
         cells = nbformat.read(folder / f"{chapter}.ipynb", as_version=4).cells
         (cell,) = [cell for cell in cells if cell.id == cell_id]
@@ -342,8 +355,8 @@ def test_later_chapters_take_what_earlier_ones_made(smoke_run):
 
 def test_the_overhead_of_a_chapter_is_a_part_of_its_time(smoke_run, monkeypatch):
     folder, _, _ = smoke_run
-    monkeypatch.setattr(maintenance, "all_chapters", lambda: all_chapters()[:1])
-    ((chapter, (seconds, kernel, imports)),) = maintenance.overhead(folder).items()
+    monkeypatch.setattr(overhead, "all_chapters", lambda: all_chapters()[:1])
+    ((chapter, (seconds, kernel, imports)),) = overhead.overhead(folder).items()
     assert chapter == "01_prepare_data"
     assert 0.3 < kernel < seconds
     assert imports > 0.3
@@ -353,7 +366,7 @@ def test_the_overhead_of_a_chapter_is_a_part_of_its_time(smoke_run, monkeypatch)
 def test_the_overhead_without_a_whole_run_ends_in_one_line(chapters, tmp_path, monkeypatch, state):
     write_chapter(chapters, "01_bad", "1 / 0", "print('never')")
     if state == "broken off":
-        assert main(["-p", "run_dir", str(tmp_path)]) == 1
+        assert main(["run", "-p", "run_dir", str(tmp_path)]) == 1
         assert (tmp_path / "01_bad.ipynb").is_file()
     monkeypatch.setattr(maintenance, "run_folder", lambda settings: tmp_path)
     with pytest.raises(SystemExit) as stop:
@@ -362,50 +375,7 @@ def test_the_overhead_without_a_whole_run_ends_in_one_line(chapters, tmp_path, m
     assert stop.value.code == message
 
 
-def test_chapter_01_makes_what_the_helper_makes(smoke_run, tmp_path):
-    folder, _, _ = smoke_run
-    ours = prepare_data(check_values({**SMOKE, "run_dir": str(tmp_path / "run")}))
-    theirs = load_from_disk(folder / "data")
-    assert theirs.num_rows == ours.num_rows
-    for name in ours:
-        assert theirs[name].features == ours[name].features
-        assert theirs[name].to_dict() == ours[name].to_dict()
-
-
-@pytest.mark.parametrize("chapter", ["04", "06"])
-def test_a_chapter_makes_the_model_that_the_helper_makes(smoke_run, tmp_path, chapter):
-    import torch
-    from safetensors.torch import load_file
-
-    from helpers.trainer_road import trainer_model
-    from helpers.training import trained_model
-
-    folder, _, _ = smoke_run
-    name, get_model = {"04": ("model", trained_model), "06": ("trainer", trainer_model)}[chapter]
-    settings = check_values({**SMOKE, "run_dir": str(tmp_path / "run")})
-    with get_model(settings) as our_folder:
-        ours = load_file(our_folder / "model.safetensors")
-    theirs = load_file(folder / name / "model.safetensors")
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
-def test_chapter_07_makes_the_model_that_the_helper_makes(smoke_run, tmp_path):
-    import numpy as np
-
-    from helpers.keras_road import keras, keras_model
-
-    folder, _, _ = smoke_run
-    with keras_model(check_values({**SMOKE, "run_dir": str(tmp_path / "run")})) as ours:
-        pass
-    theirs = folder / "keras"
-    assert (ours / "labels.json").read_text() == (theirs / "labels.json").read_text()
-    models = [keras.models.load_model(path / "model.keras") for path in (ours, theirs)]
-    for one, two in zip(*(model.get_weights() for model in models), strict=True):
-        np.testing.assert_allclose(one, two, atol=1e-4)
-
-
-@pytest.mark.parametrize("chapter", ["07_keras", "08_make_it_fast"])
+@pytest.mark.parametrize("chapter", ["09_keras", "10_make_it_fast"])
 def test_a_chapter_for_bert_runs_alone_on_an_own_file(chapter, twenty_classes, tmp_path):
     """The others take this file in tests/test_architectures.py, and run alone in tests/test_elsewhere.py."""
     names, parameters = twenty_classes
@@ -413,7 +383,7 @@ def test_a_chapter_for_bert_runs_alone_on_an_own_file(chapter, twenty_classes, t
     (path,) = [path for path in all_chapters() if path.stem == chapter]
     metrics = run_chapters([path], {**parameters, "run_dir": str(run)}, progress=False)
     assert list(metrics) == [chapter]
-    if chapter == "07_keras":
+    if chapter == "09_keras":
         labels = json.loads((run / "keras" / "labels.json").read_text())
         assert sorted(labels.values()) == names
 
@@ -428,7 +398,7 @@ def test_the_long_reviews_work_in_the_same_way(tmp_path):
 
 def test_an_error_of_our_own_is_one_line_in_a_notebook(chapters, tmp_path):
     write_chapter(
-        chapters, "01_bad", "from helpers.sources import find_model\nfind_model('./nothing')"
+        chapters, "01_bad", "from suite.resolve import find_model\nfind_model('./nothing')"
     )
     with pytest.raises(UserError):
         run_chapters(all_chapters(), {"run_dir": str(tmp_path / "run")}, progress=False)

@@ -5,18 +5,20 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
 import pytest
 
 from conftest import SMOKE
-from helpers.runs import locked, new_folder
+from suite.runs import HELD, locked, new_folder
+from suite.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = {
     "05_evaluation": ["show-metrics", "compare-baselines", "score-classes"],
-    "06_trainer": ["show-accuracy", "compare-accuracy"],
+    "08_trainer": ["show-accuracy", "compare-accuracy"],
 }
 
 
@@ -46,7 +48,7 @@ def figures(chapter, out):
 @pytest.mark.faults
 def test_four_runs_at_once_end_as_if_each_were_alone(tmp_path, loopback):
     """One run folder, and a cache that is empty at first; two of the runs have the same settings."""
-    runs = [("05_evaluation", 1), ("05_evaluation", 1), ("05_evaluation", 2), ("06_trainer", 3)]
+    runs = [("05_evaluation", 1), ("05_evaluation", 1), ("05_evaluation", 2), ("08_trainer", 3)]
     home = tmp_path / "home"
     together = [
         start(chapter, seed, tmp_path / "run", tmp_path / f"{number}.ipynb", home)
@@ -76,7 +78,7 @@ def test_four_runs_at_once_end_as_if_each_were_alone(tmp_path, loopback):
 HOLD = """
 import sys, time
 from pathlib import Path
-from helpers import runs
+from suite import runs
 
 folder, seconds, runs.PATIENCE = Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
 with runs.locked(folder):
@@ -118,6 +120,14 @@ def test_a_short_wait_is_not_worth_a_word(tmp_path):
 
 
 def test_a_lock_within_a_lock_of_the_same_run_is_no_lock_out(tmp_path):
-    with locked(tmp_path / "model"), new_folder(tmp_path / "model", {"a": 1}) as folder:
+    settings = replace(Settings(), run_dir=str(tmp_path))
+    with locked(tmp_path / "model"), new_folder(settings, "model") as folder:
         (folder / "weights").write_text("1")
     assert (tmp_path / "model" / "weights").read_text() == "1"
+
+
+def test_a_process_need_not_wait_for_what_its_parent_holds_for_it(tmp_path, monkeypatch):
+    with locked(tmp_path / "model"):
+        monkeypatch.setenv(HELD, os.pathsep.join([str(tmp_path / "data"), str(tmp_path / "model")]))
+        holder = hold(tmp_path / "model", seconds=0, patience=60)
+        assert holder.communicate()[0] == "held\n"

@@ -139,10 +139,9 @@ def test_without_dropout_training_computes_what_evaluation_does():
 
 
 def train_some_steps(model):
-    inputs = batch()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0)
     for _ in range(3):
-        model(**inputs).loss.backward()
+        model(**batch()).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()

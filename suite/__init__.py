@@ -1,0 +1,1 @@
+"""The tool over the chapters: parameters, sources, checks, run folders, checkpoints, the command."""

@@ -1,0 +1,7 @@
+"""`python -m suite` is the command `finetuning`."""
+
+import sys
+
+from suite.runner import main
+
+sys.exit(main())

@@ -1,0 +1,111 @@
+"""The chapters and the facts that each notebook states about itself, in its metadata under `suite`.
+
+needs: what it takes from the run folder at its start; an earlier chapter makes it
+makes: the folder that it leaves in the run folder for others, if any
+packages: libraries whose versions decide what it makes; by default those of `PACKAGES`
+trains, measures_speed: true or false
+minutes: about how long it takes on two cores with the default parameters
+"""
+
+import hashlib
+import json
+import re
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = ROOT / "notebooks"
+PACKAGES = ("torch", "transformers", "datasets")
+# Cells that hold no code of the lesson.
+APART = ("setup", "parameters", "read-parameters")
+HELPER = re.compile(r"^(?:from|import) helpers\.(\w+)", re.MULTILINE)
+
+
+def all_chapters():
+    """Return the paths of all chapters, in the order in which they are read."""
+    return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+
+
+def facts(chapter):
+    """Return what a chapter says about itself, with defaults for what it leaves out."""
+    said = _read(chapter)["metadata"].get("suite", {})
+    usual = {"needs": [], "makes": None, "packages": PACKAGES, "minutes": 1.0}
+    return {**usual, "trains": False, "measures_speed": False, **said}
+
+
+def maker(product):
+    """Return the path of the chapter that makes a product, such as "data" or "model"."""
+    return next(chapter for chapter in all_chapters() if facts(chapter)["makes"] == product)
+
+
+def lesson(chapter):
+    """Return {cell id: source} of a chapter's code, without set-up, parameters and exercises."""
+    return {
+        cell["id"]: "".join(cell["source"])
+        for cell in _read(chapter)["cells"]
+        if cell["cell_type"] == "code"
+        and cell["id"] not in APART
+        and not cell["id"].startswith("exercise-")
+    }
+
+
+def code_digest(chapter):
+    """Return a digest of all code that decides what a chapter makes.
+
+    That is its own, the helpers' that it imports, and that of the chapter that makes its data.
+    """
+    sources = [*lesson(chapter).values(), *_helpers("\n".join(lesson(chapter).values()), set())]
+    if "data" in facts(chapter)["needs"]:
+        sources.append(code_digest(maker("data")))
+    return hashlib.sha256("\n".join(sources).encode()).hexdigest()[:16]
+
+
+def plan(chapters, rows):
+    """Return lists of chapters to run side by side, each in order, and those to run alone after them.
+
+    Chapters that measure speed run alone. The others go to the row that is free first, those that
+    wait for nothing longer than others and take long themselves before the rest.
+    """
+    alone = [path for path in chapters if facts(path)["measures_speed"]]
+    waiting = [path for path in chapters if path not in alone]
+    made = {facts(path)["makes"]: path for path in waiting if facts(path)["makes"]}
+    busy, ends, lines = [0.0] * rows, {}, [[] for _ in range(rows)]
+    while waiting:
+        row = busy.index(min(busy))
+        ready = {}
+        for path in waiting:
+            needed = [made[name] for name in facts(path)["needs"] if name in made]
+            if all(one in ends for one in needed):
+                start = max([busy[row], *(ends[one] for one in needed)])
+                ready[path] = (start, -_minutes_to_come(path, waiting))
+        path = min(ready, key=ready.get)
+        lines[row].append(path)
+        ends[path] = busy[row] = ready[path][0] + facts(path)["minutes"]
+        waiting.remove(path)
+    return [line for line in lines if line], alone
+
+
+def _minutes_to_come(path, waiting):
+    """Minutes of a chapter and of the longest chain of others that wait for it."""
+    said = facts(path)
+    after = [other for other in waiting if said["makes"] in facts(other)["needs"]]
+    return said["minutes"] + max((_minutes_to_come(other, waiting) for other in after), default=0)
+
+
+def _helpers(source, seen):
+    """Yield the sources of the helpers that a source imports, and of those that they import."""
+    for name in sorted(set(HELPER.findall(source)) - seen):
+        seen.add(name)
+        imported = ROOT.joinpath("helpers", f"{name}.py").read_text(encoding="utf-8")
+        yield imported
+        yield from _helpers(imported, seen)
+
+
+def _read(chapter):
+    return _parsed(str(chapter), chapter.stat().st_mtime_ns)
+
+
+@cache
+def _parsed(path, changed):
+    """The notebook in a file; `changed`, its time of change, has it read again when it is another."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))

@@ -1,0 +1,294 @@
+"""Run chapters headless through papermill, or check a data set: the command `finetuning`."""
+
+import argparse
+import ast
+import logging
+import os
+import re
+import sys
+import tempfile
+from contextlib import contextmanager
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from time import perf_counter
+
+import nbformat
+import papermill
+import yaml
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
+
+from suite.chapters import all_chapters, plan
+from suite.errors import ChapterError, UserError
+from suite.runs import locked, read_metrics, run_folder, write_json
+from suite.settings import ParameterError, all_sizes, check_enough_rows
+from suite.start import check_values
+
+# What torch and NumPy read, and the two that TensorFlow reads.
+THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+# Of parameters that a chapter's own cells do not use, papermill says that they are unknown.
+logging.getLogger("papermill").setLevel(logging.ERROR)
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def run_chapters(chapters, parameters, progress=True, side_by_side=False, live=False):
+    """Run the chapters and return {chapter: figures}, with `seconds` in each.
+
+    parameters: name -> value, for every chapter; refused before the first one starts
+    side_by_side: run two at the same time where they do not wait for one another, each with its share
+        of the cores, and those that measure speed after them; if not, all one after another
+    live: show the chapters' own progress bars while they run
+
+    Executed notebooks and `metrics.json` go to `run_dir`; a notebook is there even if its chapter
+    failed. Figures of chapters that do not run now stay in `metrics.json`. A chapter that fails
+    ends the run; one that runs beside it goes on until this process ends.
+
+    Raises ParameterError or SourceError before anything runs, ChapterError when a chapter fails.
+    """
+    folder = run_folder(check_values(parameters))
+    rows, alone = plan(chapters, 2) if side_by_side else ([], chapters)
+    done = {}
+
+    def run(row):
+        return {path.stem: _run_chapter(path, folder, parameters, progress, live) for path in row}
+
+    # What a kernel leaves behind when it is killed at its end goes with this folder. After a failure
+    # the chapter of the other row may still write there.
+    leftovers = tempfile.TemporaryDirectory(prefix="chapters-", ignore_cleanup_errors=True)
+    with leftovers as temporary, _environment(TMPDIR=temporary):
+        with _environment(**_share_of_cores(len(rows))), ThreadPool(max(1, len(rows))) as pool:
+            for figures in pool.imap_unordered(run, rows):
+                done |= figures
+        done |= run(alone)
+    return {path.stem: done[path.stem] for path in chapters}
+
+
+def table(metrics, seconds=None):
+    """Return the table of a run as text: chapter, seconds, peak memory, key figures.
+
+    seconds: those of the whole run; None means that the chapters ran one after another
+    """
+    if seconds is None:
+        seconds = sum(figures["seconds"] for figures in metrics.values())
+    lines = [f"{'chapter':<26}{'seconds':>9}{'peak MiB':>10}  key figures"]
+    for chapter, figures in metrics.items():
+        keys = {
+            name: value
+            for name, value in figures.items()
+            if name not in ("seconds", "peak_memory_mib", "classes")
+        }
+        text = ", ".join(
+            f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in keys.items()
+        )
+        lines.append(
+            f"{chapter:<26}{figures['seconds']:>9.1f}{figures.get('peak_memory_mib', '-'):>10}  {text}"
+        )
+    lines.append(f"{'all':<26}{seconds:>9.1f}")
+    return "\n".join(lines)
+
+
+def class_report(metrics):
+    """Return the report of chapter 05 on each class as text; "" if that chapter did not run."""
+    classes = metrics.get("05_evaluation", {}).get("classes", [])
+    width = max((len(name) for name, *_ in classes), default=0) + 2
+    lines = [f"\n{'class':<{max(width, 7)}}precision  recall      F1    rows"] if classes else []
+    for name, precision, recall, f1, rows in classes:
+        lines.append(f"{name:<{max(width, 7)}}{precision:>9.3f}{recall:>8.3f}{f1:>8.3f}{rows:>8}")
+    return "\n".join(lines)
+
+
+@contextmanager
+def kernel_config():
+    """Yield a configuration that lets the kernel speak over Unix sockets, where there are any.
+
+    They need no network interface, not even the loopback, and open no port to other users.
+    """
+    with tempfile.TemporaryDirectory(prefix="kernel-") as folder:
+        sockets = {"transport": "ipc", "ip": str(Path(folder, "socket"))}
+        sockets["connection_file"] = str(Path(folder, "connection.json"))
+        yield Config({"KernelManager": sockets if os.name == "posix" else {}})
+
+
+@contextmanager
+def _environment(**variables):
+    """Set variables of the environment for the processes that start while the block runs."""
+    old = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in old.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _share_of_cores(rows):
+    """Return the variables that give each of several rows its share of the cores."""
+    if rows < 2 or "OMP_NUM_THREADS" in os.environ:
+        return {}
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    cores = len(affinity(0)) if affinity else os.cpu_count()
+    return dict.fromkeys(THREADS, str(max(1, cores // rows)))
+
+
+def _run_chapter(chapter, folder, parameters, progress, live):
+    """Run one chapter; return its figures."""
+    output, path = folder / chapter.name, folder / "metrics.json"
+    with locked(output):
+        with locked(path):
+            metrics = read_metrics(path)
+            metrics.pop(chapter.stem, None)
+            write_json(path, metrics)
+        start = perf_counter()
+        _execute(chapter, output, parameters, progress, live)
+        with locked(path):
+            metrics = read_metrics(path)
+            metrics.setdefault(chapter.stem, {})["seconds"] = round(perf_counter() - start, 1)
+            write_json(path, dict(sorted(metrics.items())))
+    return metrics[chapter.stem]
+
+
+def _execute(chapter, output, parameters, progress, live):
+    bar = {"desc": chapter.stem, "file": sys.stderr} if progress else False
+    try:
+        with kernel_config() as config:
+            papermill.execute_notebook(  # braces in a path would be a template
+                *(str(path).replace("{", "{{").replace("}", "}}") for path in (chapter, output)),
+                parameters=parameters,
+                progress_bar=bar,
+                kernel_name="python3",
+                config=config,
+                store_widget_state=False,
+                coalesce_streams=True,
+                stderr_file=sys.stderr if live else None,
+                shutdown_kernel="immediate",  # with torch loaded, Python takes seconds to end
+            )
+    except PapermillExecutionError as error:
+        raise ChapterError(_where(chapter, output, error)) from None
+    except DeadKernelError:
+        cell = _last_started_cell(output)
+        raise ChapterError(
+            f"{chapter.name}, cell {cell.id!r}: the kernel was killed, most often because memory ran out;"
+            " free some, run without --side-by-side, or take a smaller batch_size or max_length."
+            f" Up to there: {output}"
+        ) from None
+
+
+def _where(chapter, output, error):
+    """One line for the failed cell: file, cell number and id, source line, error."""
+    cell = nbformat.read(output, as_version=4).cells
+    cell = next(c for c in cell if c.cell_type == "code" and c.source == error.source)
+    trace = ANSI.sub("", "\n".join(error.traceback))
+    where = f"{chapter.name}, cell [{error.exec_count}] {cell.id!r}"
+    numbers = re.findall(rf"Cell In\s?\[{error.exec_count}\], line (\d+)", trace)
+    if numbers:  # errors of our own come as one line, without a traceback
+        where += f", line {numbers[-1]}: {error.source.splitlines()[int(numbers[-1]) - 1].strip()}"
+    return f"{where}\n  {error.ename}: {error.evalue}\n  The notebook up to there: {output}"
+
+
+def _last_started_cell(output):
+    cells = nbformat.read(output, as_version=4).cells
+    started = [c for c in cells if c.cell_type == "code" and c.metadata.papermill.start_time]
+    return started[-1]
+
+
+def _read_arguments(arguments):
+    parser = argparse.ArgumentParser(prog="finetuning", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run chapters and print a table of results")
+    check = commands.add_parser("check", help="look through the data set, and run no chapter")
+    for command in (run, check):
+        command.add_argument(
+            "-p",
+            nargs=2,
+            action="append",
+            default=[],
+            metavar=("NAME", "VALUE"),
+            help="set one parameter",
+        )
+        command.add_argument(
+            "-f", metavar="FILE", help="YAML file with parameters, such as parameters/smoke.yaml"
+        )
+    run.add_argument(
+        "chapters", nargs="*", help="chapters, such as 04 or 04_training_loop; none means all"
+    )
+    run.add_argument(
+        "--name",
+        help="name of the run: results go to runs/NAME (default: the file's name, or default)",
+    )
+    run.add_argument(
+        "--side-by-side",
+        action="store_true",
+        help="run chapters that do not wait for one another at the same time",
+    )
+    return parser.parse_args(arguments)
+
+
+def _read_parameters(arguments):
+    values = {}
+    if arguments.f:
+        try:
+            values = yaml.safe_load(Path(arguments.f).read_text(encoding="utf-8")) or {}
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise ParameterError(
+                f"{arguments.f} cannot be read: {' '.join(str(error).split())}"
+            ) from None
+        if not isinstance(values, dict):
+            raise ParameterError(f"{arguments.f} must hold lines of the form 'name: value'")
+    if getattr(arguments, "name", None):
+        values["run_dir"] = f"runs/{arguments.name}"
+    else:
+        values.setdefault("run_dir", f"runs/{Path(arguments.f).stem if arguments.f else 'default'}")
+    for name, text in arguments.p:
+        try:
+            values[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            values[name] = text
+    return values
+
+
+def _choose(names):
+    chapters = []
+    for name in names:
+        found = [chapter for chapter in all_chapters() if chapter.stem.startswith(Path(name).stem)]
+        if not found:
+            raise ChapterError(
+                f"no chapter {name!r}; there are {', '.join(c.stem for c in all_chapters())}"
+            )
+        chapters += found
+    return chapters or all_chapters()
+
+
+def _check(parameters):
+    from suite.check import check_dataset  # heavy
+
+    settings = check_values(parameters, with_rows=False)
+    report = check_dataset(settings)
+    print(report)
+    check_enough_rows(settings, *all_sizes(report.splits["usable"]))
+    return 0
+
+
+def main(arguments=None):
+    """Command line. Returns the exit status: 0, or 1 or 130 (Ctrl-C) after one message on stderr."""
+    arguments = _read_arguments(arguments)
+    try:
+        parameters = _read_parameters(arguments)
+        if arguments.command == "check":
+            return _check(parameters)
+        start = perf_counter()
+        chapters = _choose(arguments.chapters)
+        metrics = run_chapters(chapters, parameters, side_by_side=arguments.side_by_side)
+    except UserError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on from the last checkpoint.", file=sys.stderr)
+        return 130
+    print(table(metrics, perf_counter() - start))
+    print(class_report(metrics))
+    print(f"\nNotebooks, model and metrics.json: {run_folder(check_values(parameters))}")
+    return 0

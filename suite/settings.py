@@ -1,0 +1,152 @@
+"""The parameters of every chapter: names, types, meanings, defaults, ranges.
+
+`Settings` is the one list. The `parameters` cell of a chapter shows those that its own cells use.
+Imports the standard library alone.
+"""
+
+import difflib
+import math
+from dataclasses import dataclass, field, fields
+
+from suite.errors import UserError
+
+# Share of the rows that chapter 01 puts aside as test rows, and again as validation rows.
+HELD_OUT = 0.15
+# What every chapter has, whether its cells use it or not.
+OF_EVERY_RUN = ("seed", "run_dir")
+
+
+class ParameterError(UserError):
+    """A parameter that is unknown, mistyped, out of range or at odds with another."""
+
+
+def _parameter(default, meaning, low=None, high=None):
+    """A field of Settings with its meaning and the range low..high, both ends allowed."""
+    return field(default=default, metadata={"meaning": meaning, "low": low, "high": high})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The checked parameters of a chapter, as attributes: `settings.num_epochs`."""
+
+    model_name: str = _parameter("sentence-transformers/all-MiniLM-L6-v2", "Hub id or model folder")
+    dataset_name: str = _parameter(
+        "cornell-movie-review-data/rotten_tomatoes", "Hub id or CSV, JSON, Parquet"
+    )
+    text_column: str = _parameter("text", "column that holds the text")
+    label_column: str = _parameter("label", "column that holds the class")
+    num_train: int = _parameter(1000, "rows to train on", 2, 1_000_000)
+    num_validation: int = _parameter(500, "rows that choose the best epoch", 2, 1_000_000)
+    num_eval: int = _parameter(1000, "test rows, used for the final figures alone", 2, 1_000_000)
+    max_length: int = _parameter(512, "tokens a text; longer texts are cut", 4, 8192)
+    batch_size: int = _parameter(16, "texts a step", 1, 1024)
+    group_by_length: bool = _parameter(True, "batch texts of like length: True or False")
+    learning_rate: float = _parameter(1e-4, "learning rate after warm-up", 1e-8, 1.0)
+    weight_decay: float = _parameter(0.01, "weight decay, not for biases and norms", 0.0, 1.0)
+    warmup_ratio: float = _parameter(
+        0.1, "share of the steps in which the learning rate rises", 0.0, 1.0
+    )
+    max_grad_norm: float = _parameter(
+        1.0, "gradients longer than this are scaled down", 0.001, 1000.0
+    )
+    num_epochs: int = _parameter(3, "passes over the training rows", 1, 1000)
+    attention_dropout: float = _parameter(
+        0.0, "dropout of attention weights; 0 is fastest on a CPU", 0.0, 0.9
+    )
+    class_weights: str = _parameter(
+        "none", "'none', or 'balanced': rows of a rare class count more"
+    )
+    device: str = _parameter(
+        "auto", "'auto' (a GPU if there is one), 'cpu', 'cuda', 'cuda:0' or 'mps'"
+    )
+    save_steps: int = _parameter(
+        100, "steps between checkpoints, to go on from after a crash", 1, 1_000_000
+    )
+    seed: int = _parameter(42, "seed of everything random", 0, 2**32 - 1)
+    hub_model_id: str = _parameter(
+        "none", "owner/name on the Hub that chapter 10 pushes the model to, or 'none'"
+    )
+    run_dir: str = _parameter("runs/default", "folder for results, seen from the project's root")
+
+
+PARAMETERS = {f.name: f for f in fields(Settings)}
+
+
+def parameters_cell(names=PARAMETERS):
+    """Return the source of the cell tagged `parameters` of a chapter that uses these names."""
+    lines = []
+    for name, parameter in PARAMETERS.items():
+        if name not in names and name not in OF_EVERY_RUN:
+            continue
+        comment = parameter.metadata["meaning"]
+        if parameter.metadata["low"] is not None:
+            comment += f"; {parameter.metadata['low']} to {parameter.metadata['high']}"
+        default = parameter.default
+        literal = f'"{default}"' if isinstance(default, str) else repr(default)
+        lines.append(f"{name}: {parameter.type.__name__} = {literal}  # {comment}")
+    return "\n".join(lines)
+
+
+def all_sizes(sizes):
+    """Return (train, validation, test) rows, when chapter 01 has made the splits that are missing.
+
+    sizes: rows of each split that the data set brings
+    """
+    sizes = dict(sizes)
+    for name in ("test", "validation"):
+        if name not in sizes:
+            sizes[name] = math.ceil(sizes["train"] * HELD_OUT)
+            sizes["train"] -= sizes[name]
+    return sizes["train"], sizes["validation"], sizes["test"]
+
+
+def check_names(names):
+    """Raise ParameterError if one of the names is no parameter."""
+    for name in names:
+        if name in PARAMETERS:
+            continue
+        near = difflib.get_close_matches(name.lower(), PARAMETERS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(PARAMETERS)}"
+        raise ParameterError(f"unknown parameter {name!r}; {hint}")
+
+
+KINDS = {str: "text", int: "a whole number", float: "a number", bool: "True or False"}
+
+
+def check_type_and_range(parameter, value):
+    """Raise ParameterError unless a value suits its field of `Settings`."""
+    name, wanted, given = parameter.name, parameter.type, type(value)
+    if given is not wanted and not (wanted is float and given is int):
+        hint = ""
+        if wanted is str and given in (int, float, bool):
+            hint = f"; with papermill write -r {name} {value}"
+        elif wanted is float and given is str:
+            hint = "; in YAML write 1.0e-4, not 1e-4"
+        raise ParameterError(
+            f"{name} must be {KINDS[wanted]}, but {value!r} is {KINDS.get(given, given.__name__)}{hint}"
+        )
+    if wanted is str:
+        if not value.strip() or any(ord(character) < 32 for character in value):
+            raise ParameterError(
+                f"{name} must be text of printable characters, not blank, but it is {value[:80]!r}"
+            )
+        if len(value) > 1000:
+            raise ParameterError(
+                f"{name} must have at most 1000 characters, but it has {len(value)}: {value[:40]!r}…"
+            )
+        return
+    low, high = parameter.metadata["low"], parameter.metadata["high"]
+    if low is not None and not low <= value <= high:
+        raise ParameterError(f"{name} must be between {low} and {high}, but it is {value!r}")
+
+
+def check_enough_rows(settings, num_train, num_validation, num_test):
+    """Raise ParameterError if the settings ask for more rows than the three splits hold."""
+    there = {"num_train": num_train, "num_validation": num_validation, "num_eval": num_test}
+    for name, available in there.items():
+        asked = getattr(settings, name)
+        if asked > available:
+            raise ParameterError(
+                f"{name} is {asked}, but {settings.dataset_name!r} has {available} rows for it"
+                f" (train {num_train}, validation {num_validation}, test {num_test}); set {name} to {available} or less"
+            )

@@ -1,0 +1,37 @@
+"""Chapters' lessons run in the process of a test, cell by cell."""
+
+import linecache
+
+from suite.chapters import all_chapters, lesson
+from suite.runs import is_made_by, made_by, run_folder
+
+
+def run_here(number, settings, until=None):
+    """Run the lesson of a chapter in this process, up to the cell `until`; return its names."""
+    (chapter,) = [path for path in all_chapters() if path.stem.startswith(number)]
+    names = {"settings": settings, "__name__": chapter.stem}
+    for cell, source in lesson(chapter).items():
+        file = f"<{chapter.stem}, {cell}>"
+        linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file
+        exec(compile(source, file, "exec"), names)
+        if cell == until:
+            return names
+    assert until is None, f"{chapter.stem} has no cell {until}"
+    return names
+
+
+def rows_of(settings):
+    """Return the rows that chapter 01 makes with these settings, and leave them in `run_dir`."""
+    from datasets import load_from_disk
+
+    folder = run_folder(settings) / "data"
+    if not is_made_by(folder, made_by(settings, "data")):
+        run_here("01", settings, until="save-data")
+    return load_from_disk(folder)
+
+
+def train(product, settings):
+    """Train a model in this process, "model" as chapter 04 does it or "trainer" as chapter 08; return its folder."""
+    rows_of(settings)
+    run_here({"model": "04", "trainer": "08"}[product], settings, until="save-model")
+    return run_folder(settings) / product

@@ -86,10 +86,10 @@ ranges: $(READY) ## measure the interval of each figure over several seeds (suit
 	$(BIN)/python -m maintenance ranges
 
 accuracies: $(READY) ## measure the accuracy of the three roads over several seeds (benchmarks/results/accuracies.json)
-	$(BIN)/python -m maintenance accuracies
+	$(BIN)/python -m benchmarks.roads
 
 overhead: $(READY) ## what the chapters of the last make run cost beside their work: kernels and imports
-	$(BIN)/python -m maintenance overhead
+	$(BIN)/python -m benchmarks.overhead
 
 helpers: $(READY) ## write helpers/ from the cells of the chapters that share their code
 	$(BIN)/python -m maintenance helpers

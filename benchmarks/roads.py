@@ -5,6 +5,7 @@ Chapter 08 shows what `measure_roads` returns, chapter 09 what `get_roads` does;
 holds the figures to their bounds.
 """
 
+import statistics
 import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -39,6 +40,9 @@ from suite.start_tensorflow import check_installed
 ROADS = {"PyTorch": "model", "Trainer": "trainer", "Keras": "keras"}
 # What chapter 08 measured, chapter 09 need not measure again.
 KEPT = ("PyTorch", "Trainer")
+ACCURACIES = Path(__file__).with_name("results") / "accuracies.json"
+# Enough for a mean: one run's accuracy moves by a point or two with the seed.
+SEEDS = tuple(range(12))
 # Steps that are left out of the speed: the first ones build graphs and warm caches up.
 WARM_UP = 5
 
@@ -317,3 +321,23 @@ def measure_road(road, start, num_steps, settings):
         "samples_per_second": samples / (times[-1] - times[skipped - 1]),
         "peak_memory_mib": peak_memory_mib(),
     }
+
+
+def measure_accuracies(seeds):
+    """Train on every road with every seed, and write the accuracies on the test rows.
+
+    A seed that was measured before is not trained again while its models are there.
+    """
+    accuracies = {road: [] for road in ROADS}
+    for seed in seeds:
+        settings = Settings(seed=seed, run_dir=f"runs/ranges/seed-{seed}")
+        for road, values in accuracies.items():
+            values.append(round(accuracy_of(road, settings), 4))
+        print(seed, {road: values[-1] for road, values in accuracies.items()}, flush=True)
+    means = {road: round(statistics.mean(values), 4) for road, values in accuracies.items()}
+    note = "measured by `make accuracies`: accuracy on the test rows, default settings but the seed"
+    write_json(ACCURACIES, {"note": note, "seeds": list(seeds), "means": means, **accuracies})
+
+
+if __name__ == "__main__":
+    measure_accuracies(SEEDS)

@@ -9,7 +9,6 @@ from transformers import DataCollatorWithPadding
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 
-# 02_dataloaders, cell define-to-model-inputs
 def to_model_inputs(dataset):
     """Return the rows as a model takes them: no text, the class named `labels`, PyTorch tensors."""
     dataset = dataset.remove_columns(["text"])
@@ -18,7 +17,6 @@ def to_model_inputs(dataset):
     return dataset
 
 
-# 02_dataloaders, cell define-make-dataloader
 def make_dataloader(rows, tokenizer, batch_size, shuffle=False, group_by_length=False, seed=0):
     """Return a DataLoader whose batches are padded to their own longest text.
 

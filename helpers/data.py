@@ -8,7 +8,6 @@ import pandas as pd
 from datasets import ClassLabel, DatasetDict
 
 
-# 01_prepare_data, cell define-keep-first
 def keep_first(rows, seen):
     """Return the rows with a label and a text that is not in `seen`; add their texts to `seen`."""
     kept = []
@@ -22,7 +21,6 @@ def keep_first(rows, seen):
     return rows.select(kept)
 
 
-# 01_prepare_data, cell define-clean
 def clean(dataset, text_column, label_column):
     """Keep text and label, named `text` and `label`; drop rows without them and repeated texts.
 
@@ -35,7 +33,6 @@ def clean(dataset, text_column, label_column):
     return DatasetDict({name: keep_first(dataset[name], seen) for name in splits})
 
 
-# 01_prepare_data, cell define-encode-labels
 def encode_labels(dataset):
     """Turn the column `label` into a `ClassLabel`: class numbers 0, 1, ... that know their names.
 
@@ -49,7 +46,6 @@ def encode_labels(dataset):
     return encoded.cast_column("label", ClassLabel(names=names))
 
 
-# 01_prepare_data, cell define-split
 def split(dataset, held_out):
     """Make sure of three splits: put the share `held_out` aside for each of test and validation.
 
@@ -64,7 +60,6 @@ def split(dataset, held_out):
     return DatasetDict(splits)
 
 
-# 01_prepare_data, cell define-tokenize
 def tokenize(batch, tokenizer, max_length):
     """Return `input_ids`, `token_type_ids` and `attention_mask` of `batch["text"]`.
 
@@ -73,7 +68,6 @@ def tokenize(batch, tokenizer, max_length):
     return tokenizer(batch["text"], truncation=True, max_length=max_length)
 
 
-# 01_prepare_data, cell define-longest-first
 def longest_first(rows):
     """Return tokenized rows in the order of their lengths, the longest first.
 

@@ -11,7 +11,11 @@ from accelerate.utils import set_seed
 from datasets import load_from_disk
 from torch.optim import AdamW
 from torch.utils.data import DataLoader
-from transformers import AutoTokenizer, DataCollatorWithPadding, get_scheduler
+from transformers import (
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    get_scheduler,
+)
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from helpers.batches import make_dataloader, to_model_inputs
@@ -23,7 +27,6 @@ from suite.resolve import find_model
 from suite.runs import write_json
 
 
-# 11_scale_out, cell define-make-grouped-dataloader
 def make_grouped_dataloader(rows, tokenizer, batch_size, num_processes, seed):
     """Return a DataLoader; the batches of a step, one a process, have texts of like length."""
     lengths = [len(input_ids) for input_ids in rows["input_ids"]]
@@ -33,7 +36,6 @@ def make_grouped_dataloader(rows, tokenizer, batch_size, num_processes, seed):
     return DataLoader(rows, batch_size, sampler=sampler, collate_fn=collator)
 
 
-# 11_scale_out, cell define-train-one-epoch-distributed
 def train_one_epoch_distributed(
     accelerator, model, train_dataloader, optimizer, lr_scheduler, max_grad_norm
 ):
@@ -51,7 +53,6 @@ def train_one_epoch_distributed(
     return steps
 
 
-# 11_scale_out, cell define-evaluate-distributed
 def evaluate_distributed(accelerator, model, dataloader):
     """Return the accuracy over all rows, and how many rows were counted."""
     right = rows = 0
@@ -65,7 +66,6 @@ def evaluate_distributed(accelerator, model, dataloader):
     return right / rows, rows
 
 
-# 11_scale_out, cell define-prepare-parts
 def prepare_parts(accelerator, settings):
     """Return model, optimizer, training and test loader of this process, wired up by Accelerate."""
     with accelerator.main_process_first(), product("data", settings) as folder:
@@ -86,7 +86,6 @@ def prepare_parts(accelerator, settings):
     )
 
 
-# 11_scale_out, cell define-seconds-of-all-reduce
 def seconds_of_all_reduce(accelerator, model, repeats=5):
     """Return how long it takes to add up a tensor as large as all gradients over all processes."""
     size = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -98,7 +97,6 @@ def seconds_of_all_reduce(accelerator, model, repeats=5):
     return (perf_counter() - start) / repeats
 
 
-# 11_scale_out, cell define-save-results
 def save_results(accelerator, model, eval_dataloader, steps, folder):
     """Write the model, and `metrics.json` with what was measured, into `folder`."""
     accuracy, rows_counted = evaluate_distributed(accelerator, model, eval_dataloader)
@@ -120,7 +118,6 @@ def save_results(accelerator, model, eval_dataloader, steps, folder):
         write_json(folder / "metrics.json", metrics)
 
 
-# 11_scale_out, cell define-train-distributed
 def train_distributed(folder):
     """Train as `folder/settings.json` says; every process calls this."""
     settings, dropout = read_settings(folder)
@@ -143,7 +140,6 @@ def train_distributed(folder):
     accelerator.end_training()
 
 
-# 11_scale_out, cell define-all-reduce-seconds
 def all_reduce_seconds(num_bytes, num_processes, bytes_a_second):
     """Return how long a ring takes to add up `num_bytes` over all processes.
 

@@ -10,8 +10,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
 
+# 05_evaluation
 
-# 05_evaluation, cell define-predict
+
 def predict(model, dataloader, device):
     """Return the class probabilities, float32 of shape (rows, classes)."""
     probabilities = []
@@ -24,14 +25,12 @@ def predict(model, dataloader, device):
     return torch.cat(probabilities).numpy()
 
 
-# 05_evaluation, cell define-tfidf-baseline
 def tfidf_baseline(train_texts, train_labels):
     """Return a fitted TF-IDF with logistic regression."""
     baseline = make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression(max_iter=1000))
     return baseline.fit(train_texts, train_labels)
 
 
-# 05_evaluation, cell define-calibration-error
 def expected_calibration_error(confidences, correct, num_bins=10):
     """Return the gap between confidence and accuracy: mean over bins, weighted by their rows.
 
@@ -48,7 +47,6 @@ def expected_calibration_error(confidences, correct, num_bins=10):
     return float(gap)
 
 
-# 05_evaluation, cell define-predict-texts
 def predict_texts(texts, model, tokenizer, max_length):
     """Return the class probabilities of texts, shape (texts, classes)."""
     inputs = tokenizer(
@@ -60,7 +58,9 @@ def predict_texts(texts, model, tokenizer, max_length):
     return logits.softmax(dim=-1).cpu().numpy()
 
 
-# 07_your_own_data, cell define-choose-thresholds
+# 07_your_own_data
+
+
 def choose_thresholds(probabilities, truth):
     """Return for each label the threshold that gives the highest F1, shape (labels,).
 

@@ -8,14 +8,12 @@ import numpy as np
 from suite.resolve import find_model
 from suite.start_tensorflow import start_tensorflow
 
-# 09_keras, cell start-tensorflow
 start_tensorflow()
 import keras
 import keras_hub
 import tensorflow as tf
 
 
-# 09_keras, cell define-keras-inputs
 def keras_inputs(batch):
     """Return the inputs of a batch under the names of KerasHub, each of shape (texts, tokens)."""
     token_ids = np.asarray(batch["input_ids"])
@@ -24,7 +22,6 @@ def keras_inputs(batch):
     return {"token_ids": token_ids, "segment_ids": segment_ids, "padding_mask": padding_mask}
 
 
-# 09_keras, cell define-keras-batches
 def keras_batches(dataloader):
     """Return the batches of a DataLoader as a `tf.data.Dataset` of (inputs, labels), all int64."""
 
@@ -39,7 +36,6 @@ def keras_batches(dataloader):
     return dataset.apply(tf.data.experimental.assert_cardinality(len(dataloader)))
 
 
-# 09_keras, cell define-build-classifier
 def build_classifier(model_name, num_classes, seed, dropout=0.1):
     """Return the pretrained BERT with a new head that gives one logit for each class.
 
@@ -54,7 +50,6 @@ def build_classifier(model_name, num_classes, seed, dropout=0.1):
     return keras.Model(backbone.input, head(pooled))
 
 
-# 09_keras, cell define-linear-warmup
 @keras.saving.register_keras_serializable("helpers")
 class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
     """Let the learning rate rise from 0 in the first steps, then fall to 0 at the last."""
@@ -75,7 +70,6 @@ class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
         return dict(vars(self))
 
 
-# 09_keras, cell define-make-keras-optimizer
 def make_keras_optimizer(settings, num_training_steps):
     """Return AdamW with the schedule, weight decay and clipping of chapters 03 and 04."""
     num_warmup_steps = int(settings.warmup_ratio * num_training_steps)

@@ -12,7 +12,6 @@ from transformers.masking_utils import sdpa_mask
 from transformers.models.bert.modeling_bert import BertAttention, BertLayer
 
 
-# 10_make_it_fast, cell define-multiply-rate
 def multiply_rate(m, k, n, device, dtype=torch.float32, seconds=0.3):
     """Return FLOP/s of multiplying an m × k by a k × n matrix: `2 · m · k · n` each time."""
     a = torch.randn(m, k, device=device, dtype=dtype)
@@ -27,7 +26,6 @@ def multiply_rate(m, k, n, device, dtype=torch.float32, seconds=0.3):
     return max(rates)
 
 
-# 10_make_it_fast, cell define-training-flops
 def training_flops(config, length):
     """Return the FLOPs that the loss of one text and its gradients need, padding not counted.
 
@@ -42,7 +40,6 @@ def training_flops(config, length):
     return 3 * ((layers - 1) * a_layer + a_query + length * a_key + head)
 
 
-# 10_make_it_fast, cell define-token-batch-sampler
 class TokenBatchSampler:
     """Yield batches of texts of like length, each with at most `max_tokens` tokens with padding.
 
@@ -71,7 +68,6 @@ class TokenBatchSampler:
         return len(list(self._cut(torch.arange(len(self.lengths)))))
 
 
-# 10_make_it_fast, cell define-first-token-layer
 class FirstTokenLayer(BertLayer):
     """The last layer of a BERT, computed for the first token alone: shape (batch, 1, hidden)."""
 
@@ -88,7 +84,6 @@ class FirstTokenLayer(BertLayer):
         return self.feed_forward_chunk(attended)
 
 
-# 10_make_it_fast, cell define-read-first-token-only
 def read_first_token_only(model):
     """Put a `FirstTokenLayer` with the same weights in the place of the last layer of a BERT."""
     layers = model.base_model.encoder.layer
@@ -97,7 +92,6 @@ def read_first_token_only(model):
     layers[-1] = last.to(model.device)
 
 
-# 10_make_it_fast, cell define-used-tokens
 class UsedTokens(torch.nn.Module):
     """The rows of an embedding for padding and the tokens of `texts`; others raise IndexError."""
 
@@ -116,7 +110,6 @@ class UsedTokens(torch.nn.Module):
         return torch.nn.functional.embedding(self.row[input_ids], self.weight, self.padding_row)
 
 
-# 10_make_it_fast, cell define-train-used-tokens
 def train_used_tokens_only(model, texts):
     """Put `UsedTokens` in the place of a model's word embedding, and return the latter."""
     whole = model.get_input_embeddings()
@@ -132,7 +125,6 @@ def put_all_tokens_back(model, whole):
     model.set_input_embeddings(whole)
 
 
-# 10_make_it_fast, cell define-switch-dropout-off
 def switch_dropout_off(model):
     """Let a model drop nothing, in training too."""
     for module in model.modules():
@@ -140,7 +132,6 @@ def switch_dropout_off(model):
             module.p = 0.0
 
 
-# 10_make_it_fast, cell define-has-fast-bf16
 def has_fast_bf16(device):
     """Return whether this processor or GPU has instructions to multiply bf16 numbers."""
     if device.type == "cuda":
@@ -149,7 +140,6 @@ def has_fast_bf16(device):
     return device.type == "cpu" and bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
-# 10_make_it_fast, cell define-float32-attention
 def attend_in_float32(module, query, key, value, attention_mask, **dropout_and_scaling):
     """Compute attention as `sdpa` does, but in float32 even within autocast."""
     heads = query.float(), key.float(), value.float()

@@ -12,7 +12,6 @@ from transformers import TrainingArguments
 from suite.metrics import metric_folder
 
 
-# 08_trainer, cell define-compute-metrics
 def compute_metrics(eval_prediction):
     """Return accuracy and macro-F1 of the `EvalPrediction` that `Trainer` hands over.
 
@@ -23,13 +22,11 @@ def compute_metrics(eval_prediction):
     return metric.compute(predictions=predictions, references=references)
 
 
-# 08_trainer, cell define-keep-predictions
 def keep_predictions(logits, labels):
     """Reduce the logits of a batch, shape (texts, classes), to class numbers, shape (texts,)."""
     return logits.argmax(dim=-1)
 
 
-# 08_trainer, cell define-training-arguments
 def make_training_arguments(settings, output_dir, **others):
     """Return the `TrainingArguments` that say what chapter 04 says in its loop, and `others`."""
     num_training_steps = settings.num_epochs * math.ceil(settings.num_train / settings.batch_size)

@@ -11,8 +11,9 @@ from suite.metrics import metric_folder
 from suite.resolve import find_model
 from suite.settings import ParameterError
 
+# 03_optimizer_and_schedule
 
-# 03_optimizer_and_schedule, cell define-make-config
+
 def make_config(model_name, class_label, attention_dropout):
     """Return the config of a pretrained model for these classes; arguments as in `load_model`."""
     config = AutoConfig.from_pretrained(
@@ -27,7 +28,6 @@ def make_config(model_name, class_label, attention_dropout):
     return config
 
 
-# 03_optimizer_and_schedule, cell define-load-model
 def load_model(model_name, class_label, attention_dropout, seed):
     """Return the pretrained model with a new head, one output for each class, in float32.
 
@@ -42,7 +42,6 @@ def load_model(model_name, class_label, attention_dropout, seed):
     )
 
 
-# 03_optimizer_and_schedule, cell define-parameter-groups
 def parameter_groups(model, weight_decay):
     """Split the parameters in two groups: matrices decay, biases and norms (one axis) do not."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
@@ -53,7 +52,9 @@ def parameter_groups(model, weight_decay):
     ]
 
 
-# 04_training_loop, cell define-pick-device
+# 04_training_loop
+
+
 def pick_device(device):
     """Return the torch.device of the parameter `device`; "auto" takes a GPU if there is one.
 
@@ -67,7 +68,6 @@ def pick_device(device):
         raise ParameterError(f"device {device!r} is not there; set device to 'auto'") from None
 
 
-# 04_training_loop, cell define-evaluate-model
 def evaluate_model(model, dataloader, device):
     """Return the mean loss and the accuracy."""
     metric = evaluate.load(metric_folder("accuracy"))
@@ -83,7 +83,6 @@ def evaluate_model(model, dataloader, device):
     return losses / len(dataloader.dataset), metric.compute()["accuracy"]
 
 
-# 04_training_loop, cell define-train-one-epoch
 def train_one_epoch(
     model,
     batches,
@@ -116,7 +115,9 @@ def train_one_epoch(
         progress_bar.update(1)
 
 
-# 07_your_own_data, cell define-balance-weights
+# 07_your_own_data
+
+
 def balance_weights(labels, num_classes):
     """Return a weight for each class, float32 of shape (classes,): the rarer, the higher.
 
@@ -126,7 +127,6 @@ def balance_weights(labels, num_classes):
     return len(labels) / (num_classes * counts.clamp(min=1)).float()
 
 
-# 07_your_own_data, cell define-weighted-loss
 def weighted_loss(logits, labels, weights):
     """Return the mean over the rows of the cross-entropy loss, each weighed by its class; a scalar.
 

@@ -1,7 +1,5 @@
 """For maintainers: `make help` says what each command is for."""
 
-import argparse
-import json
 import re
 import sys
 import tomllib
@@ -9,12 +7,9 @@ import tomllib
 from maintenance.exercises import write_exercises
 from maintenance.helpers import write_helpers
 from maintenance.outputs import refresh
-from maintenance.overhead import overhead, print_overhead
-from maintenance.ranges import MORE_SEEDS, SEEDS, measure_accuracies, measure_ranges
+from maintenance.ranges import SEEDS, measure_ranges
 from suite.chapters import ROOT, all_chapters
 from suite.errors import UserError
-from suite.runs import run_folder
-from suite.settings import Settings
 
 
 def lowest():
@@ -29,29 +24,15 @@ def lowest():
 
 
 COMMANDS = {
-    "refresh": lambda arguments: refresh(),
-    "ranges": lambda arguments: measure_ranges(arguments.seeds or SEEDS),
-    "accuracies": lambda arguments: measure_accuracies(arguments.seeds or MORE_SEEDS),
-    "overhead": lambda arguments: print_overhead(overhead(run_folder(Settings()))),
-    "helpers": lambda arguments: write_helpers(),
-    "exercises": lambda arguments: write_exercises(all_chapters()),
-    "lowest": lambda arguments: print("\n".join(lowest())),
+    "refresh": refresh,
+    "ranges": lambda: measure_ranges(SEEDS),
+    "helpers": write_helpers,
+    "exercises": lambda: write_exercises(all_chapters()),
+    "lowest": lambda: print("\n".join(lowest())),
 }
 
-
-def main(arguments=None):
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m maintenance", description=__doc__)
-    parser.add_argument("command", choices=COMMANDS)
-    parser.add_argument(
-        "--seeds", type=json.loads, help="JSON list of seeds for ranges and accuracies"
-    )
-    arguments = parser.parse_args(arguments)
+if __name__ == "__main__":
     try:
-        COMMANDS[arguments.command](arguments)
+        COMMANDS[sys.argv[1]]()
     except UserError as error:
         sys.exit(f"{type(error).__name__}: {error}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,17 +1,14 @@
-"""Measure, over several seeds, the interval of each figure of the chapters, and the roads' accuracies."""
+"""Measure, over several seeds, the interval of each figure of the chapters."""
 
 import statistics
 
-from suite.chapters import ROOT, all_chapters, facts
+from suite.chapters import all_chapters, facts
 from suite.runner import run_chapters, table
 from suite.runs import EXPECTED, read_metrics, run_folder, write_json
 from suite.settings import Settings
 
 # Not the default seed: the intervals are checked in runs of the default settings alone.
 SEEDS = tuple(range(8))
-# Means of the roads need more: one run's accuracy moves by a point or two with the seed.
-MORE_SEEDS = tuple(range(12))
-ACCURACIES = ROOT / "benchmarks" / "results" / "accuracies.json"
 
 
 def settings_of(seed):
@@ -45,20 +42,3 @@ def write_ranges(seeds):
         figures[name] = {**interval(values), "values": [round(value, 4) for value in values]}
     note = "measured by `make ranges`; low and high: mean ± 4 standard deviations over the seeds"
     write_json(EXPECTED, {"note": note, "seeds": list(seeds), "figures": figures})
-
-
-def measure_accuracies(seeds):
-    """Train on every road with every seed, and write the accuracies on the test rows.
-
-    A seed that was measured before is not trained again while its models are there.
-    """
-    from benchmarks.roads import ROADS, accuracy_of  # heavy, and no other command needs them
-
-    accuracies = {road: [] for road in ROADS}
-    for seed in seeds:
-        for road, values in accuracies.items():
-            values.append(round(accuracy_of(road, settings_of(seed)), 4))
-        print(seed, {road: values[-1] for road, values in accuracies.items()}, flush=True)
-    means = {road: round(statistics.mean(values), 4) for road, values in accuracies.items()}
-    note = "measured by `make accuracies`: accuracy on the test rows, default settings but the seed"
-    write_json(ACCURACIES, {"note": note, "seeds": list(seeds), "means": means, **accuracies})

@@ -5,13 +5,13 @@ this file imports only what every kernel has. What is installed stays, torch and
 theirs are built for the machine's devices. pip adds what is missing or too old.
 """
 
-import importlib
+import importlib.util
 import os
 import subprocess
 import sys
 import tempfile
 import tomllib
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 from packaging.requirements import Requirement  # ipykernel needs packaging, too
@@ -37,7 +37,7 @@ def install(*extras):
     loaded a version that is no longer the installed one.
     """
     requirements = _requirements(extras)
-    kept = {name: found for name in KEPT if (found := _installed(name))}
+    kept = {name: version(name) for name in KEPT if importlib.util.find_spec(name)}
     for requirement in requirements:
         found = kept.get(requirement.name)
         if found and not requirement.specifier.contains(found, prereleases=True):
@@ -62,13 +62,6 @@ def _requirements(extras):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     optional = [project["optional-dependencies"][extra] for extra in extras]
     return [Requirement(text) for texts in (project["dependencies"], *optional) for text in texts]
-
-
-def _installed(name):
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _pip_install(extras, kept):

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 PACKAGES = ("torch", "transformers", "datasets")
 # Cells that hold no code of the lesson.
-APART = ("setup", "parameters", "read-parameters")
+APART = r"(setup|parameters|read-parameters)$|exercise-"
 HELPER = re.compile(r"^(?:from|import) helpers\.(\w+)", re.MULTILINE)
 
 
@@ -40,13 +40,8 @@ def maker(product):
 
 def lesson(chapter):
     """Return {cell id: source} of a chapter's code, without set-up, parameters and exercises."""
-    return {
-        cell["id"]: "".join(cell["source"])
-        for cell in _read(chapter)["cells"]
-        if cell["cell_type"] == "code"
-        and cell["id"] not in APART
-        and not cell["id"].startswith("exercise-")
-    }
+    code = [cell for cell in _read(chapter)["cells"] if cell["cell_type"] == "code"]
+    return {c["id"]: "".join(c["source"]) for c in code if not re.match(APART, c["id"])}
 
 
 def code_digest(chapter):

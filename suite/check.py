@@ -42,11 +42,8 @@ class Report:
 def check_dataset(settings):
     """Return a Report on the rows of a data set; takes seconds for hundreds of thousands of rows.
 
-    Counts rows without a text or a label, repeated texts, texts that stand in two splits, and such as
-    differ from another in capitals, spaces and punctuation alone, judged by their first 200 and last
-    100 characters; the share of texts longer than `max_length`, in a sample; the classes.
-
-    Raises what `read_rows` raises.
+    Texts that differ from another in capitals, spaces and punctuation alone are judged by their first
+    200 and last 100 characters, the share of too long ones by a sample. Raises what `read_rows` raises.
     """
     splits = read_rows(settings, look_closer=True)
     usable = usable_rows(splits)
@@ -74,10 +71,7 @@ def check_dataset(settings):
     notes.append(
         f"always answering {classes.index[0]!r} would be right for {classes['share'].iloc[0]} of the rows"
     )
-    rare = [
-        str(name) for name, number in zip(classes.index, counts, strict=True) if number < FEW_ROWS
-    ]
-    if rare:
+    if rare := [str(name) for name in classes.index[counts.to_numpy() < FEW_ROWS]]:
         notes.append(f"fewer than {FEW_ROWS} rows: {_some(rare)}")
     notes.append(_truncated(settings, every))
     return Report(pd.DataFrame(table).T, classes, notes)
@@ -99,11 +93,9 @@ def _faults(table, usable, every):
             " one may be trained on and the other tested with"
         )
     for name, rows in usable.items():
-        missing = set(usable["train"]["label"]) - set(rows["label"])
-        if missing:
-            notes.append(
-                f"no row in {name} of the classes {_some(sorted(map(class_name, missing)))}"
-            )
+        if missing := set(usable["train"]["label"]) - set(rows["label"]):
+            missing = _some(sorted(map(class_name, missing)))
+            notes.append(f"no row in {name} of the classes {missing}")
     return notes
 
 
@@ -130,14 +122,10 @@ def read_rows(settings, look_closer=False):
     except UserError:
         raise
     except (ValueError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise SourceError(
-            f"dataset_name: {settings.dataset_name!r} cannot be read: {reason}"
-        ) from None
-    splits = {
-        name: pd.concat(parts[name])
-        for name in sorted(parts, key=lambda name: ("train", "validation", "test").index(name))
-    }
+        said = f"{settings.dataset_name!r} cannot be read: {' '.join(str(error).split())}"
+        raise SourceError(f"dataset_name: {said}") from None
+    order = ("train", "validation", "test")
+    splits = {name: pd.concat(parts[name]) for name in order if name in parts}
     _check_labels(splits, settings.label_column)
     return splits
 
@@ -252,8 +240,7 @@ def _digest(rows, columns, file, look_closer):
         index=rows.index,
     )
     if look_closer:
-        ends = texts.str[:200] + " " + texts.str[-100:]
-        ends = ends.str.casefold()
+        ends = (texts.str[:200] + " " + texts.str[-100:]).str.casefold()
         ends = ends.str.replace(r"[\W_]+", "", regex=True)
         part["alike"] = pd.util.hash_array(ends.to_numpy(dtype=object), categorize=False)
         part["words"] = texts.where(part["text"] % max(1, len(part) // SAMPLE) == 0, None)
@@ -265,42 +252,33 @@ def _check_labels(splits, column):
     every = pd.concat(usable.values())
     if not len(every):
         raise DatasetError(f"no row has a text and a value in the column {column!r}")
-    kinds = every["label"].map(_kind)
-    if kinds.nunique() > 1:
-        usual = kinds.value_counts().index[0]
-        row = every[kinds != usual].iloc[0]
-        raise DatasetError(
-            f"{row['file']}, row {row.name}, column {column!r} holds {row['label']!r}, but most rows hold"
-            f" {usual}; write all classes alike"
-        )
-    if kinds.iloc[0] == "numbers":
-        for row in (every[every["label"].map(lambda value: value % 1 != 0)].iloc[:1]).itertuples():
-            raise DatasetError(
-                f"{row.file}, row {row.Index}, column {column!r} holds {row.label!r};"
-                " a class is a word or a whole number"
-            )
-    counts = every["label"].value_counts()
+    kinds, counts = every["label"].map(_kind), every["label"].value_counts()
+    usual = kinds.value_counts().index[0]
+    others = f" holds {{label!r}}, but most rows hold {usual}; write all classes alike"
+    _refuse_first(every[kinds != usual], column, others)
+    if usual == "numbers":
+        broken = every[every["label"].map(lambda value: value % 1 != 0)]
+        _refuse_first(broken, column, " holds {label!r}; a class is a word or a whole number")
     if len(counts) < 2:
         raise DatasetError(
             f"the column {column!r} holds {class_name(counts.index[0])!r} in every row;"
             " a classifier needs two classes or more"
         )
     once = every[every["label"].isin(counts[counts == 1].index)]
-    if len(once):
-        row = once.iloc[0]
-        more = f", and {len(once) - 1} more classes" if len(once) > 1 else ""
-        raise DatasetError(
-            f"{row['file']}, row {row.name}, column {column!r}: the class {class_name(row['label'])!r} occurs"
-            f" there alone{more}; add rows of it, or take it out"
-        )
-    for name, rows in usable.items():
+    more = f", and {len(once) - 1} more classes" if len(once) > 1 else ""
+    alone = f": the class {{name!r}} occurs there alone{more}; add rows of it, or take it out"
+    _refuse_first(once, column, alone)
+    for split, rows in usable.items():
         unknown = rows[~rows["label"].isin(set(usable["train"]["label"]))]
-        if len(unknown):
-            row = unknown.iloc[0]
-            raise DatasetError(
-                f"{row['file']}, row {row.name}, column {column!r}: the class {class_name(row['label'])!r} of"
-                f" the split {name!r} does not occur in 'train'; add rows of it there, or take it out"
-            )
+        missing = f": the class {{name!r}} of the split {split!r} does not occur in 'train'"
+        _refuse_first(unknown, column, f"{missing}; add rows of it there, or take it out")
+
+
+def _refuse_first(rows, column, what):
+    """Raise DatasetError that names the first of the rows, if there is one, and says what is wrong."""
+    for row, file, label in zip(rows.index, rows["file"], rows["label"], strict=True):
+        said = what.format(label=label, name=class_name(label))
+        raise DatasetError(f"{file}, row {row}, column {column!r}{said}")
 
 
 def _kind(value):

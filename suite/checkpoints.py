@@ -88,27 +88,23 @@ class _Store:
             except CheckpointError as error:
                 print(f"{error}; it is left out.")
             else:
-                print(
-                    f"A training of these parameters was broken off: going on from {folder.name}."
-                )
+                found = f"going on from {folder.name}"
+                print(f"A training of these parameters was broken off: {found}.")
                 return folder
         return None
 
     def check(self, folder):
         """Raise CheckpointError, with its name, unless a checkpoint is whole and of these settings."""
-        try:
-            whole = json.loads((folder / "whole.json").read_text(encoding="utf-8"))
-            stamp, files = whole["made_by"], whole["files"]
-            best = whole["best"]
-        except (OSError, ValueError, TypeError, KeyError):
-            raise CheckpointError(f"checkpoint {folder.name} was not written to its end") from None
-        if stamp != self.stamp or whole["name"] != folder.name:
-            raise CheckpointError(f"checkpoint {folder.name} belongs to another training")
-        for name, digest in files.items():
-            if not (folder / name).is_file() or _digest(folder / name) != digest:
-                raise CheckpointError(f"checkpoint {folder.name}: {name} is not as it was written")
-        if best and best != folder.name:
-            self.check(folder.with_name(best))
+        name, whole = f"checkpoint {folder.name}", _whole(folder)
+        if not whole:
+            raise CheckpointError(f"{name} was not written to its end")
+        if whole["made_by"] != self.stamp or whole["name"] != folder.name:
+            raise CheckpointError(f"{name} belongs to another training")
+        for file, digest in whole["files"].items():
+            if not (folder / file).is_file() or _digest(folder / file) != digest:
+                raise CheckpointError(f"{name}: {file} is not as it was written")
+        if whole["best"] not in (None, folder.name):
+            self.check(folder.with_name(whole["best"]))
 
     def _seal(self, folder, name, best):
         """Write down what is in a checkpoint. This comes last: without it the folder counts for nothing."""
@@ -121,9 +117,7 @@ class _Store:
         """Delete all but the two newest checkpoints and, for each of them, that of its best epoch."""
         folders = sorted(self.folder.glob(self.pattern), key=_number)
         kept = {folder.name for folder in folders[-2:]}
-        for folder in folders[-2:]:
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                kept.add(json.loads((folder / "whole.json").read_text(encoding="utf-8"))["best"])
+        kept |= {_whole(folder).get("best") for folder in folders[-2:]}
         for folder in folders:
             if folder.name not in kept:
                 shutil.rmtree(folder)
@@ -219,14 +213,10 @@ class Checkpoints(_Store):
         try:
             save_model(self.model, str(building / "model.safetensors"))
             optimizer = self.optimizer.state_dict()
-            numbers, (tensors, python) = {}, _random_state()
+            tensors, python = _random_state()
             tensors["order"] = self._order
             for parameter, values in optimizer["state"].items():
-                for name, value in values.items():
-                    if torch.is_tensor(value):
-                        tensors[f"{parameter}.{name}"] = value.contiguous()
-                    else:
-                        numbers[f"{parameter}.{name}"] = value
+                tensors |= {f"{parameter}.{n}": v.contiguous() for n, v in values.items()}
             save_file(tensors, building / "training.safetensors")
             state = {
                 "step": self.step,
@@ -235,7 +225,6 @@ class Checkpoints(_Store):
                 "steps": self.steps,
                 "epochs": self.epochs,
                 "param_groups": optimizer["param_groups"],
-                "optimizer": numbers,
                 "lr_scheduler": self.lr_scheduler.state_dict(),
                 "python": python,
             }
@@ -265,9 +254,8 @@ class Checkpoints(_Store):
         load_model(self.model, str(folder / "model.safetensors"))
         self._order = tensors.pop("order")
         _set_random_state(tensors, state["python"])
-        values = {**tensors, **state["optimizer"]}
         optimizer = {}
-        for key, value in values.items():
+        for key, value in tensors.items():
             parameter, _, name = key.partition(".")
             if parameter.isdigit():
                 optimizer.setdefault(int(parameter), {})[name] = value
@@ -340,6 +328,15 @@ def _refuse_if_used(optimizer):
 
 def _number(folder):
     return int(re.search(r"\d+$", folder.name)[0])
+
+
+def _whole(folder):
+    """What `_seal` wrote into a checkpoint; {} if it is not there, or not that."""
+    try:
+        whole = json.loads((folder / "whole.json").read_text(encoding="utf-8"))
+        return {name: whole[name] for name in ("name", "best", "made_by", "files")}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
 
 
 def _digest(file):

@@ -86,18 +86,10 @@ def _encoding(path, changed):
 
 
 def _first_undecodable_line(path, encoding):
-    decoder = codecs.getincrementaldecoder(encoding)()
-    lines = 1
     with open(path, "rb") as file:
-        while block := file.read(1 << 20):
+        for number, line in enumerate(file, start=1):
             try:
-                decoder.decode(block)
-            except UnicodeDecodeError as error:
-                start = max(0, error.start - (len(error.object) - len(block)))
-                return lines + block.count(b"\n", 0, start)
-            lines += block.count(b"\n")
-    try:
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        return lines
+                line.decode(encoding)
+            except UnicodeDecodeError:
+                return number
     return None

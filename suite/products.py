@@ -3,6 +3,7 @@
 `python -m suite.products FILE` is what a chapter calls for that; FILE says which chapter to run.
 """
 
+import codecs
 import json
 import os
 import signal
@@ -61,9 +62,10 @@ def _run(chapter, settings, held):
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         try:
             while text := process.stderr.read1():
-                sys.stderr.write(text.decode(errors="replace"))
+                sys.stderr.write(decoder.decode(text))
                 sys.stderr.flush()
             if process.wait():
                 failed = Path(temporary, "failed.txt")

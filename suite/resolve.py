@@ -48,10 +48,7 @@ def find_model(model_name):
     Raises SourceError if the name is a path where no model lies, if the package that should
     carry the model is not installed, or if the Hub does not give it.
     """
-    folder = local_model(model_name)
-    if folder is None:
-        folder = fetch_model(model_name)
-    return folder
+    return local_model(model_name) or fetch_model(model_name)
 
 
 def local_model(model_name):
@@ -106,39 +103,34 @@ def find_dataset(dataset_name, columns=()):
 
 def _find_dataset_in_folder(folder, dataset_name):
     """Return the DatasetSource of files named after their splits, or of what `save_to_disk` wrote."""
-    splits = [folder] if (folder / "state.json").is_file() else []
+    saved = [folder] if (folder / "state.json").is_file() else []
     if (folder / "dataset_dict.json").is_file():
-        splits = sorted(state.parent for state in folder.glob("*/state.json"))
-    if splits:
-        files = {
-            "train" if split == folder else split.name: _arrow_files(split, dataset_name)
-            for split in splits
-        }
-        return DatasetSource("arrow", {"data_files": files})
+        saved = sorted(state.parent for state in folder.glob("*/state.json"))
+    if saved:
+        names = ["train" if split == folder else split.name for split in saved]
+        files = [_arrow_files(split, dataset_name) for split in saved]
+        return DatasetSource("arrow", {"data_files": dict(zip(names, files, strict=True))})
     inside = sorted(islice(folder.rglob("*"), MOST_FILES + 1))
-    if len(inside) > MOST_FILES:
-        raise SourceError(
-            f"dataset_name: the folder {dataset_name!r} holds more than {MOST_FILES} files and folders; give one"
-            " that holds the data set and nothing else"
-        )
     files = [file for file in inside if file.suffix.lower() in BUILDERS and file.is_file()]
-    if not files:
-        raise SourceError(
-            f"dataset_name: the folder {dataset_name!r} holds no file that ends in {', '.join(BUILDERS)}"
-        )
-    readings = {file: reading_options(file) for file in files}
-    (first, (options, note)), *others = readings.items()
-    if all(reading == ({}, "") for reading in readings.values()):
+    reason = None
+    if len(inside) > MOST_FILES:
+        reason = f"more than {MOST_FILES} files and folders; give one that holds the data set and nothing else"
+    elif not files:
+        reason = f"no file that ends in {', '.join(BUILDERS)}"
+    if reason:
+        raise SourceError(f"dataset_name: the folder {dataset_name!r} holds {reason}")
+    readings = [reading_options(file) for file in files]
+    builders = [BUILDERS[file.suffix.lower()] for file in files]
+    if all(reading == ({}, "") for reading in readings):
         return DatasetSource(str(folder))
-    for file, (other, _) in others:
-        if other != options or BUILDERS[file.suffix.lower()] != BUILDERS[first.suffix.lower()]:
+    options, note = readings[0]
+    for file, builder, (other, _) in zip(files, builders, readings, strict=True):
+        if other != options or builder != builders[0]:
             raise SourceError(
-                f"dataset_name: {first.name} and {file.name} in {dataset_name!r} differ in kind, encoding or"
+                f"dataset_name: {files[0].name} and {file.name} in {dataset_name!r} differ in kind, encoding or"
                 " separator; save all as CSV in UTF-8 with commas"
             )
-    return DatasetSource(
-        BUILDERS[first.suffix.lower()], {"data_dir": str(folder), **options}, note=note
-    )
+    return DatasetSource(builders[0], {"data_dir": str(folder), **options}, note=note)
 
 
 def _arrow_files(split, dataset_name):
@@ -151,20 +143,16 @@ def _arrow_files(split, dataset_name):
         reason = "a file that it names is not there"
     except (OSError, ValueError, KeyError, TypeError):
         reason = "it is not what save_to_disk writes"
-    raise SourceError(
-        f"dataset_name: {dataset_name!r} cannot be read: {split.name}/state.json: {reason}"
-    )
+    said = f"{dataset_name!r} cannot be read: {split.name}/state.json: {reason}"
+    raise SourceError(f"dataset_name: {said}")
 
 
 def longest_input(model_name):
     """Return how many tokens a model reads at most; None if only the Hub or loading can tell."""
-    folder = local_model(model_name)
-    if folder is None:
-        folder = cached_model(model_name)
-    config_file = Path(folder or "", "config.json")
-    if folder is None or not config_file.is_file():
+    folder = local_model(model_name) or cached_model(model_name)
+    if folder is None or not Path(folder, "config.json").is_file():
         return None
-    config = json.loads(config_file.read_text(encoding="utf-8"))
+    config = _config(folder)
     positions = config.get("max_position_embeddings")
     # RoBERTa and its kin count positions from pad_token_id + 1.
     if positions and "roberta" in config.get("model_type", ""):
@@ -172,20 +160,24 @@ def longest_input(model_name):
     return positions
 
 
+def _config(folder):
+    return json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
+
+
 def check_is_bert(model_name):
     """Raise SourceError unless the model is a BERT, whose layers the chapter on speed knows."""
-    config = json.loads(Path(find_model(model_name), "config.json").read_text(encoding="utf-8"))
-    if config.get("model_type") != "bert":
+    model_type = _config(find_model(model_name)).get("model_type")
+    if model_type != "bert":
         raise SourceError(
             f"model_name: chapter 10 speeds up models of type 'bert', but {model_name!r} is of type"
-            f" {config.get('model_type')!r}; chapters 1 to 8 can fine-tune it"
+            f" {model_type!r}; chapters 1 to 8 can fine-tune it"
         )
 
 
 def check_convertible(model_name):
     """Raise SourceError unless `BertBackbone.from_preset` reads this model as it is meant."""
     folder = Path(find_model(model_name))
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = _config(folder)
     model_type, activation = config.get("model_type"), config.get("hidden_act")
     fixed = {"layer_norm_eps": 1e-12, "type_vocab_size": 2}  # what KerasHub does not read
     others = [name for name, value in fixed.items() if config.get(name, value) != value]

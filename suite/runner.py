@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from time import perf_counter
+from unittest.mock import patch
 
 import nbformat
+import pandas as pd
 import papermill
 import yaml
 from nbclient.exceptions import DeadKernelError
@@ -20,6 +22,7 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
 from suite.chapters import all_chapters, plan
+from suite.check import check_dataset
 from suite.errors import ChapterError, UserError
 from suite.runs import locked, read_metrics, run_folder, write_json
 from suite.settings import ParameterError, all_sizes, check_enough_rows
@@ -56,8 +59,9 @@ def run_chapters(chapters, parameters, progress=True, side_by_side=False, live=F
     # What a kernel leaves behind when it is killed at its end goes with this folder. After a failure
     # the chapter of the other row may still write there.
     leftovers = tempfile.TemporaryDirectory(prefix="chapters-", ignore_cleanup_errors=True)
-    with leftovers as temporary, _environment(TMPDIR=temporary):
-        with _environment(**_share_of_cores(len(rows))), ThreadPool(max(1, len(rows))) as pool:
+    with leftovers as temporary, patch.dict(os.environ, TMPDIR=temporary):
+        share = patch.dict(os.environ, _share_of_cores(len(rows)))
+        with share, ThreadPool(max(1, len(rows))) as pool:
             for figures in pool.imap_unordered(run, rows):
                 done |= figures
         done |= run(alone)
@@ -69,34 +73,27 @@ def table(metrics, seconds=None):
 
     seconds: those of the whole run; None means that the chapters ran one after another
     """
-    if seconds is None:
-        seconds = sum(figures["seconds"] for figures in metrics.values())
-    lines = [f"{'chapter':<26}{'seconds':>9}{'peak MiB':>10}  key figures"]
+    rows = {}
     for chapter, figures in metrics.items():
-        keys = {
-            name: value
-            for name, value in figures.items()
-            if name not in ("seconds", "peak_memory_mib", "classes")
-        }
-        text = ", ".join(
-            f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}"
-            for name, value in keys.items()
-        )
-        lines.append(
-            f"{chapter:<26}{figures['seconds']:>9.1f}{figures.get('peak_memory_mib', '-'):>10}  {text}"
-        )
-    lines.append(f"{'all':<26}{seconds:>9.1f}")
-    return "\n".join(lines)
+        figures = {name: value for name, value in figures.items() if name != "classes"}
+        columns = {"seconds": figures.pop("seconds"), "MiB": figures.pop("peak_memory_mib", "-")}
+        keys = [f"{n} {v:.3f}" if isinstance(v, float) else f"{n} {v}" for n, v in figures.items()]
+        rows[chapter] = {**columns, "key figures": ", ".join(keys)}
+    total = seconds or sum(row["seconds"] for row in rows.values())
+    rows["all"] = {"seconds": round(total, 1), "MiB": "", "key figures": ""}
+    longest = max(len(row["key figures"]) for row in rows.values())
+    left = {"key figures": lambda text: f"  {text:<{longest}}"}
+    return pd.DataFrame.from_dict(rows, orient="index").to_string(formatters=left)
 
 
 def class_report(metrics):
     """Return the report of chapter 05 on each class as text; "" if that chapter did not run."""
     classes = metrics.get("05_evaluation", {}).get("classes", [])
-    width = max((len(name) for name, *_ in classes), default=0) + 2
-    lines = [f"\n{'class':<{max(width, 7)}}precision  recall      F1    rows"] if classes else []
-    for name, precision, recall, f1, rows in classes:
-        lines.append(f"{name:<{max(width, 7)}}{precision:>9.3f}{recall:>8.3f}{f1:>8.3f}{rows:>8}")
-    return "\n".join(lines)
+    if not classes:
+        return ""
+    columns = ["class", "precision", "recall", "F1", "rows"]
+    scores = pd.DataFrame(classes, columns=columns).set_index("class").rename_axis(None)
+    return "\n" + scores.to_string(float_format="{:.3f}".format)
 
 
 @contextmanager
@@ -109,20 +106,6 @@ def kernel_config():
         sockets = {"transport": "ipc", "ip": str(Path(folder, "socket"))}
         sockets["connection_file"] = str(Path(folder, "connection.json"))
         yield Config({"KernelManager": sockets if os.name == "posix" else {}})
-
-
-@contextmanager
-def _environment(**variables):
-    """Set variables of the environment for the processes that start while the block runs."""
-    old = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in old.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
 
 
 def _share_of_cores(rows):
@@ -169,18 +152,21 @@ def _execute(chapter, output, parameters, progress, live):
     except PapermillExecutionError as error:
         raise ChapterError(_where(chapter, output, error)) from None
     except DeadKernelError:
-        cell = _last_started_cell(output)
+        started = [c for c in _code(output) if c.metadata.papermill.start_time]
         raise ChapterError(
-            f"{chapter.name}, cell {cell.id!r}: the kernel was killed, most often because memory ran out;"
-            " free some, run without --side-by-side, or take a smaller batch_size or max_length."
+            f"{chapter.name}, cell {started[-1].id!r}: the kernel was killed, most often because memory ran"
+            " out; free some, run without --side-by-side, or take a smaller batch_size or max_length."
             f" Up to there: {output}"
         ) from None
 
 
+def _code(output):
+    return [c for c in nbformat.read(output, as_version=4).cells if c.cell_type == "code"]
+
+
 def _where(chapter, output, error):
     """One line for the failed cell: file, cell number and id, source line, error."""
-    cell = nbformat.read(output, as_version=4).cells
-    cell = next(c for c in cell if c.cell_type == "code" and c.source == error.source)
+    cell = next(c for c in _code(output) if c.source == error.source)
     trace = ANSI.sub("", "\n".join(error.traceback))
     where = f"{chapter.name}, cell [{error.exec_count}] {cell.id!r}"
     numbers = re.findall(rf"Cell In\s?\[{error.exec_count}\], line (\d+)", trace)
@@ -189,41 +175,20 @@ def _where(chapter, output, error):
     return f"{where}\n  {error.ename}: {error.evalue}\n  The notebook up to there: {output}"
 
 
-def _last_started_cell(output):
-    cells = nbformat.read(output, as_version=4).cells
-    started = [c for c in cells if c.cell_type == "code" and c.metadata.papermill.start_time]
-    return started[-1]
-
-
 def _read_arguments(arguments):
     parser = argparse.ArgumentParser(prog="finetuning", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run chapters and print a table of results")
     check = commands.add_parser("check", help="look through the data set, and run no chapter")
     for command in (run, check):
-        command.add_argument(
-            "-p",
-            nargs=2,
-            action="append",
-            default=[],
-            metavar=("NAME", "VALUE"),
-            help="set one parameter",
-        )
-        command.add_argument(
-            "-f", metavar="FILE", help="YAML file with parameters, such as parameters/smoke.yaml"
-        )
+        pair = {"nargs": 2, "metavar": ("NAME", "VALUE"), "action": "append", "default": []}
+        command.add_argument("-p", **pair, help="set one parameter")
+        command.add_argument("-f", metavar="FILE", help="YAML file with parameters")
+    run.add_argument("chapters", nargs="*", help="such as 04 or 04_training_loop; none means all")
     run.add_argument(
-        "chapters", nargs="*", help="chapters, such as 04 or 04_training_loop; none means all"
+        "--name", help="results go to runs/NAME (default: the file's name, or default)"
     )
-    run.add_argument(
-        "--name",
-        help="name of the run: results go to runs/NAME (default: the file's name, or default)",
-    )
-    run.add_argument(
-        "--side-by-side",
-        action="store_true",
-        help="run chapters that do not wait for one another at the same time",
-    )
+    run.add_argument("--side-by-side", action="store_true", help="run two chapters at a time")
     return parser.parse_args(arguments)
 
 
@@ -262,23 +227,16 @@ def _choose(names):
     return chapters or all_chapters()
 
 
-def _check(parameters):
-    from suite.check import check_dataset  # heavy
-
-    settings = check_values(parameters, with_rows=False)
-    report = check_dataset(settings)
-    print(report)
-    check_enough_rows(settings, *all_sizes(report.splits["usable"]))
-    return 0
-
-
 def main(arguments=None):
     """Command line. Returns the exit status: 0, or 1 or 130 (Ctrl-C) after one message on stderr."""
     arguments = _read_arguments(arguments)
     try:
         parameters = _read_parameters(arguments)
         if arguments.command == "check":
-            return _check(parameters)
+            settings = check_values(parameters, with_rows=False)
+            print(report := check_dataset(settings))
+            check_enough_rows(settings, *all_sizes(report.splits["usable"]))
+            return 0
         start = perf_counter()
         chapters = _choose(arguments.chapters)
         metrics = run_chapters(chapters, parameters, side_by_side=arguments.side_by_side)

@@ -25,37 +25,13 @@ from suite.chapters import ROOT, code_digest, facts, maker
 from suite.errors import UserError
 from suite.hub import cached_commit
 from suite.names import split_hub_name
-from suite.settings import Settings
+from suite.settings import DATA_PARAMETERS, MODEL_PARAMETERS, Settings
 
 PATIENCE = 20  # seconds; preparing data takes less
 EXPECTED = Path(__file__).with_name("expected.json")
 TORCH_CANNOT_WRITE = re.compile(r"PytorchStreamWriter failed|iostream error|inline_container.*pos")
 # Paths that a process has locked for those that it starts.
 HELD = "FINETUNING_LOCKS_HELD"
-
-DATA_PARAMETERS = (
-    "model_name",
-    "dataset_name",
-    "text_column",
-    "label_column",
-    "num_train",
-    "num_validation",
-    "num_eval",
-    "max_length",
-    "seed",
-)
-MODEL_PARAMETERS = tuple(name for name in DATA_PARAMETERS if name != "num_eval") + (
-    "batch_size",
-    "group_by_length",
-    "learning_rate",
-    "weight_decay",
-    "warmup_ratio",
-    "max_grad_norm",
-    "num_epochs",
-    "attention_dropout",
-    "class_weights",
-    "device",
-)
 
 
 def run_folder(settings):
@@ -100,10 +76,7 @@ def made_by(settings, product):
         "chapter": chapter.stem,
         "code": code_digest(chapter),
         "parameters": values,
-        "files": [
-            file_stamps("model", values["model_name"]),
-            file_stamps("dataset", values["dataset_name"]),
-        ],
+        "files": [file_stamps(kind, values[f"{kind}_name"]) for kind in ("model", "dataset")],
         "versions": {name: version(name) for name in facts(chapter)["packages"]},
     }
 
@@ -147,14 +120,26 @@ def new_folder(settings, product):
     If the block fails, what was there stays as it was; a full disk is said in one line. No other
     process reads or writes it meanwhile, if it keeps to `locked`.
     """
-    folder = run_folder(settings) / product
-    try:
-        with locked(folder), _building(folder, made_by(settings, product)) as building:
+    folder, stamp = run_folder(settings) / product, made_by(settings, product)
+    with locked(folder):
+        building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
             yield building
-    except Exception as error:
-        if reason := disk_is_full(error, settings):
-            raise UserError(reason) from error
-        raise
+            files = (file for file in sorted(building.rglob("*")) if file.is_file())
+            sizes = {file.relative_to(building).as_posix(): file.stat().st_size for file in files}
+            write_json(building / "made_by.json", {**stamp, "sizes": sizes})
+            building.chmod(0o755)
+            old = building.with_name(building.name + "-old")
+            if folder.exists():
+                folder.rename(old)
+            building.rename(folder)
+            shutil.rmtree(old, ignore_errors=True)
+        except Exception as error:
+            if reason := disk_is_full(error, settings):
+                raise UserError(reason) from error
+            raise
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
 
 
 def disk_is_full(error, settings):
@@ -168,24 +153,6 @@ def disk_is_full(error, settings):
     return f"the disk of {settings.run_dir!r} is full ({free} MiB free); make room and start again"
 
 
-@contextmanager
-def _building(folder, stamp):
-    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        yield building
-        files = (file for file in sorted(building.rglob("*")) if file.is_file())
-        sizes = {file.relative_to(building).as_posix(): file.stat().st_size for file in files}
-        write_json(building / "made_by.json", {**stamp, "sizes": sizes})
-        building.chmod(0o755)
-        old = building.with_name(building.name + "-old")
-        if folder.exists():
-            folder.rename(old)
-        building.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-
-
 def write_json(path, values):
     """Write `values` to `path` in one step: a reader sees the old file or the new one, never half."""
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
@@ -197,6 +164,11 @@ def write_json(path, values):
 def read_metrics(path):
     """Return what `metrics.json` holds, {chapter: {figure: value}}; {} if there is none yet."""
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _add(path, values):
+    with locked(path):
+        write_json(path, read_metrics(path) | values)
 
 
 def peak_memory_mib():
@@ -213,32 +185,24 @@ def record_metrics(settings, chapter, **figures):
 
     Adds `peak_memory_mib`: the most memory this process has held, in MiB.
     """
-    path = run_folder(settings) / "metrics.json"
-    with locked(path):
-        metrics = read_metrics(path)
-        metrics[chapter] = {**figures, "peak_memory_mib": round(peak_memory_mib())}
-        write_json(path, metrics)
+    figures["peak_memory_mib"] = round(peak_memory_mib())
+    _add(run_folder(settings) / "metrics.json", {chapter: figures})
 
 
 def show_figures(settings, **figures):
     """Print figures that depend on training, and check them if the settings are the default ones.
 
-    They are kept in `figures.json` of the run too, from which `make ranges` takes them.
-
-    The sign ≈ marks a number that another processor may round otherwise. The interval
-    beside it was measured over several seeds (`make ranges`) and stands in `expected.json`.
-
+    The sign ≈ marks a number that another processor may round otherwise. The interval beside it was
+    measured over several seeds by `make ranges`, which takes the figures from `figures.json` of the run.
     Raises AssertionError if a figure lies outside its interval.
     """
-    path = run_folder(settings) / "figures.json"
-    with locked(path):
-        write_json(
-            path, read_metrics(path) | {name: float(value) for name, value in figures.items()}
-        )
+    figures = {name: float(value) for name, value in figures.items()}
+    _add(run_folder(settings) / "figures.json", figures)
     expected = json.loads(EXPECTED.read_text(encoding="utf-8"))["figures"]
+    usual = Settings(run_dir=settings.run_dir, device=settings.device)
     for name, value in figures.items():
         label = name.replace("_", " ")
-        if not _is_default(settings):
+        if settings != usual:
             print(f"{label} ≈ {value:.3f}")
             continue
         low, high = expected[name]["low"], expected[name]["high"]
@@ -246,15 +210,6 @@ def show_figures(settings, **figures):
         assert low <= value <= high, (
             f"{label} is {value:.4f}, outside the measured interval {low} to {high}"
         )
-
-
-def _is_default(settings):
-    free = {"run_dir", "device"}
-    return all(
-        getattr(settings, name) == value
-        for name, value in asdict(Settings()).items()
-        if name not in free
-    )
 
 
 def file_stamps(kind, name):

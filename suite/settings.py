@@ -20,56 +20,70 @@ class ParameterError(UserError):
     """A parameter that is unknown, mistyped, out of range or at odds with another."""
 
 
-def _parameter(default, meaning, low=None, high=None):
-    """A field of Settings with its meaning and the range low..high, both ends allowed."""
-    return field(default=default, metadata={"meaning": meaning, "low": low, "high": high})
+def _parameter(decides, default, meaning, low=None, high=None):
+    """A field of Settings with its meaning and the range low..high, both ends allowed.
+
+    decides: what depends on it: the "rows", the "test" rows alone, the "model", or "nothing" that is kept
+    """
+    metadata = {"decides": decides, "meaning": meaning, "low": low, "high": high}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class Settings:
     """The checked parameters of a chapter, as attributes: `settings.num_epochs`."""
 
-    model_name: str = _parameter("sentence-transformers/all-MiniLM-L6-v2", "Hub id or model folder")
-    dataset_name: str = _parameter(
-        "cornell-movie-review-data/rotten_tomatoes", "Hub id or CSV, JSON, Parquet"
+    model_name: str = _parameter(
+        "rows", "sentence-transformers/all-MiniLM-L6-v2", "Hub id or model folder"
     )
-    text_column: str = _parameter("text", "column that holds the text")
-    label_column: str = _parameter("label", "column that holds the class")
-    num_train: int = _parameter(1000, "rows to train on", 2, 1_000_000)
-    num_validation: int = _parameter(500, "rows that choose the best epoch", 2, 1_000_000)
-    num_eval: int = _parameter(1000, "test rows, used for the final figures alone", 2, 1_000_000)
-    max_length: int = _parameter(512, "tokens a text; longer texts are cut", 4, 8192)
-    batch_size: int = _parameter(16, "texts a step", 1, 1024)
-    group_by_length: bool = _parameter(True, "batch texts of like length: True or False")
-    learning_rate: float = _parameter(1e-4, "learning rate after warm-up", 1e-8, 1.0)
-    weight_decay: float = _parameter(0.01, "weight decay, not for biases and norms", 0.0, 1.0)
+    dataset_name: str = _parameter(
+        "rows", "cornell-movie-review-data/rotten_tomatoes", "Hub id or CSV, JSON, Parquet"
+    )
+    text_column: str = _parameter("rows", "text", "column that holds the text")
+    label_column: str = _parameter("rows", "label", "column that holds the class")
+    num_train: int = _parameter("rows", 1000, "rows to train on", 2, 1_000_000)
+    num_validation: int = _parameter("rows", 500, "rows that choose the best epoch", 2, 1_000_000)
+    num_eval: int = _parameter(
+        "test", 1000, "test rows, used for the final figures alone", 2, 1_000_000
+    )
+    max_length: int = _parameter("rows", 512, "tokens a text; longer texts are cut", 4, 8192)
+    batch_size: int = _parameter("model", 16, "texts a step", 1, 1024)
+    group_by_length: bool = _parameter("model", True, "batch texts of like length: True or False")
+    learning_rate: float = _parameter("model", 1e-4, "learning rate after warm-up", 1e-8, 1.0)
+    weight_decay: float = _parameter(
+        "model", 0.01, "weight decay, not for biases and norms", 0.0, 1.0
+    )
     warmup_ratio: float = _parameter(
-        0.1, "share of the steps in which the learning rate rises", 0.0, 1.0
+        "model", 0.1, "share of the steps in which the learning rate rises", 0.0, 1.0
     )
     max_grad_norm: float = _parameter(
-        1.0, "gradients longer than this are scaled down", 0.001, 1000.0
+        "model", 1.0, "gradients longer than this are scaled down", 0.001, 1000.0
     )
-    num_epochs: int = _parameter(3, "passes over the training rows", 1, 1000)
+    num_epochs: int = _parameter("model", 3, "passes over the training rows", 1, 1000)
     attention_dropout: float = _parameter(
-        0.0, "dropout of attention weights; 0 is fastest on a CPU", 0.0, 0.9
+        "model", 0.0, "dropout of attention weights; 0 is fastest on a CPU", 0.0, 0.9
     )
     class_weights: str = _parameter(
-        "none", "'none', or 'balanced': rows of a rare class count more"
+        "model", "none", "'none', or 'balanced': rows of a rare class count more"
     )
     device: str = _parameter(
-        "auto", "'auto' (a GPU if there is one), 'cpu', 'cuda', 'cuda:0' or 'mps'"
+        "model", "auto", "'auto' (a GPU if there is one), 'cpu', 'cuda', 'cuda:0' or 'mps'"
     )
     save_steps: int = _parameter(
-        100, "steps between checkpoints, to go on from after a crash", 1, 1_000_000
+        "nothing", 100, "steps between checkpoints, to go on from after a crash", 1, 1_000_000
     )
-    seed: int = _parameter(42, "seed of everything random", 0, 2**32 - 1)
+    seed: int = _parameter("rows", 42, "seed of everything random", 0, 2**32 - 1)
     hub_model_id: str = _parameter(
-        "none", "owner/name on the Hub that chapter 10 pushes the model to, or 'none'"
+        "nothing", "none", "owner/name on the Hub that chapter 7 pushes the model to, or 'none'"
     )
-    run_dir: str = _parameter("runs/default", "folder for results, seen from the project's root")
+    run_dir: str = _parameter(
+        "nothing", "runs/default", "folder for results, seen from the project's root"
+    )
 
 
 PARAMETERS = {f.name: f for f in fields(Settings)}
+DATA_PARAMETERS = {n for n, f in PARAMETERS.items() if f.metadata["decides"] in ("rows", "test")}
+MODEL_PARAMETERS = {n for n, f in PARAMETERS.items() if f.metadata["decides"] in ("rows", "model")}
 
 
 def parameters_cell(names=PARAMETERS):

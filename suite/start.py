@@ -1,6 +1,5 @@
 """The start of a chapter: its parameters are read and checked before anything slow is imported."""
 
-import ast
 import os
 import re
 import warnings
@@ -21,6 +20,12 @@ from suite.settings import (
     check_names,
     check_type_and_range,
 )
+
+FORMS = {
+    "device": (r"auto|cpu|mps|cuda(:\d+)?", "'auto', 'cpu', 'cuda', 'cuda:0' or 'mps'"),
+    "class_weights": ("none|balanced", "'none' or 'balanced'"),
+    "hub_model_id": (r"none|\w[\w.-]*/\w[\w.-]*", "'none' or 'owner/name'"),
+}
 
 
 def check_values(values, with_rows=True):
@@ -64,50 +69,18 @@ def read_parameters(namespace):
 
 
 def _assigned_names(namespace):
-    """Names that the parameters cell, and the cell that papermill puts behind it, assign.
+    """Names that the parameters cell, and the cells that papermill puts behind it, assign.
 
-    IPython keeps the source of the cells that ran in `In`; its last entry is the cell that runs now.
-    Looking at sources and not at `globals()` keeps names of the lesson out when a reader runs the
-    cell again.
+    IPython keeps the sources of the cells that ran in `In`, the one that runs now as the last. Unlike
+    `globals()` they tell names of the lesson apart when a reader runs the cell again.
     """
     names = []
     for source in reversed(namespace.get("In", [])[:-1]):
-        assigned = _literal_assignments(source)
-        names = [*assigned, *names] if assigned else []
-        if set(OF_EVERY_RUN) <= {name for name, annotated in assigned.items() if annotated}:
-            return names
+        assigned = re.findall(r"^(\w+)(: *\w+)? *=", source, re.MULTILINE)
+        if set(OF_EVERY_RUN) <= {name for name, annotation in assigned if annotation}:
+            return [name for name, _ in assigned] + names
+        names = [name for name, _ in assigned] if source.startswith("# Parameters") else []
     raise ParameterError("run the cell tagged 'parameters' first")
-
-
-def _literal_assignments(source):
-    """{name: whether it has an annotation} that `source` assigns literals to; {} if it does anything else."""
-    try:
-        body = ast.parse(source).body
-    except SyntaxError:
-        return {}
-    names = {}
-    for statement in body:
-        if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
-            target = statement.targets[0]
-        elif isinstance(statement, ast.AnnAssign):
-            target = statement.target
-        else:
-            return {}
-        if not isinstance(target, ast.Name) or not _is_literal(statement.value):
-            return {}
-        names[target.id] = isinstance(statement, ast.AnnAssign)
-    return names
-
-
-def _is_literal(node):
-    # papermill writes not-a-number and infinity as a call of float.
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "float":
-        return True
-    try:
-        ast.literal_eval(node)
-    except (ValueError, TypeError):
-        return False
-    return True
 
 
 def _check_together(settings):
@@ -116,18 +89,9 @@ def _check_together(settings):
             f"text_column and label_column are both {settings.text_column!r};"
             " name the column with the class in label_column"
         )
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", settings.device):
-        raise ParameterError(
-            f"device must be 'auto', 'cpu', 'cuda', 'cuda:0' or 'mps', but it is {settings.device!r}"
-        )
-    if settings.class_weights not in ("none", "balanced"):
-        raise ParameterError(
-            f"class_weights must be 'none' or 'balanced', but it is {settings.class_weights!r}"
-        )
-    if not re.fullmatch(r"none|\w[\w.-]*/\w[\w.-]*", settings.hub_model_id):
-        raise ParameterError(
-            f"hub_model_id must be 'none' or 'owner/name', but it is {settings.hub_model_id!r}"
-        )
+    for name, (form, wanted) in FORMS.items():
+        if not re.fullmatch(form, value := getattr(settings, name)):
+            raise ParameterError(f"{name} must be {wanted}, but it is {value!r}")
     if os.path.isfile(os.path.expanduser(settings.run_dir)):
         raise ParameterError(f"run_dir must be a folder, but {settings.run_dir!r} is a file")
     find_dataset(settings.dataset_name)

@@ -3,11 +3,9 @@
 import hashlib
 import inspect
 import json
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-import datasets
 from datasets import DatasetDict, concatenate_datasets
 from tqdm.auto import tqdm
 
@@ -35,36 +33,18 @@ def tokenize_parts(tokenize, dataset, tokenizer, max_length):
         for end in [min(start + ROWS_A_PART, rows.num_rows)]
     }
     tokenized = {name: [] for name in dataset}
+    arguments = {"tokenizer": tokenizer, "max_length": max_length}
     several = len(parts) > len(dataset) and not all(file.exists() for file in parts)
     progress_bar = tqdm(
         total=sum(dataset.num_rows.values()), desc="tokenizing", unit=" rows", disable=not several
     )
-    with progress_bar, _no_bars_inside(several):
+    with progress_bar:
         for file, (name, rows) in parts.items():
             # The name stands for what is in the file; the hash of a tokenizer changes with its use.
-            tokenized[name].append(
-                rows.map(
-                    tokenize,
-                    batched=True,
-                    fn_kwargs={"tokenizer": tokenizer, "max_length": max_length},
-                    cache_file_name=str(file),
-                    new_fingerprint=f"{folder.name}-{file.stem}",
-                )
-            )
+            cached = {"cache_file_name": str(file), "new_fingerprint": f"{folder.name}-{file.stem}"}
+            tokenized[name].append(rows.map(tokenize, batched=True, fn_kwargs=arguments, **cached))
             progress_bar.update(rows.num_rows)
     return DatasetDict({name: concatenate_datasets(rows) for name, rows in tokenized.items()})
-
-
-@contextmanager
-def _no_bars_inside(several):
-    hidden = datasets.are_progress_bars_disabled()
-    if several:
-        datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if not hidden:
-            datasets.enable_progress_bars()
 
 
 def parts_folder(tokenize, dataset, tokenizer, max_length):

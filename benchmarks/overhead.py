@@ -1,4 +1,4 @@
-"""What the chapters of a run cost beside their work: kernels and imports."""
+"""`make overhead`: what the chapters of the last run cost beside their work, kernels and imports."""
 
 import ast
 import re
@@ -9,6 +9,8 @@ import nbformat
 
 from suite.chapters import all_chapters
 from suite.errors import UserError
+from suite.runs import run_folder
+from suite.settings import Settings
 
 MAGIC = re.compile(r"\s*[%!]")
 
@@ -48,3 +50,10 @@ def print_overhead(costs):
     totals = [sum(column) for column in zip(*costs.values(), strict=True)]
     for chapter, (seconds, kernel, imports) in {**costs, "all": totals}.items():
         print(f"{chapter:<26}{seconds:>9.1f}{kernel:>9.1f}{imports:>9.1f}{kernel + imports:>9.1f}")
+
+
+if __name__ == "__main__":
+    try:
+        print_overhead(overhead(run_folder(Settings())))
+    except UserError as error:
+        sys.exit(f"{type(error).__name__}: {error}")

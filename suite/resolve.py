@@ -1,7 +1,6 @@
 """Where a model or a data set comes from: a packaged copy, a local path, or the Hub.
 
-Imports nothing heavy, so that parameters can be checked before torch and
-transformers are loaded, and asks no network before `find_model` has to.
+Imports nothing heavy, and asks no network before `find_model` has to.
 """
 
 import json

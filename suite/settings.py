@@ -1,7 +1,6 @@
 """The parameters of every chapter: names, types, meanings, defaults, ranges.
 
 `Settings` is the one list. The `parameters` cell of a chapter shows those that its own cells use.
-Imports the standard library alone.
 """
 
 import difflib

@@ -18,9 +18,7 @@ def start_tensorflow():
     Their imports write lines about processor and CUDA straight to file descriptor 2, whatever
     TF_CPP_MIN_LOG_LEVEL says; these are left out. Warnings and errors of Python still show.
 
-    Takes the memory of a GPU as it needs it, not all at once.
-
-    Raises KerasMissing if one of the packages is not there.
+    Takes the memory of a GPU as it needs it. Raises KerasMissing if one of the packages is not there.
     """
     check_installed()
     os.environ["KERAS_BACKEND"] = "tensorflow"

@@ -1,7 +1,4 @@
-"""A new release of a library does not break a chapter in silence.
-
-A type checker finds wrong keywords. Those that a function would take in silence are looked up.
-"""
+"""A type checker finds the keyword that a release has renamed; where a function takes any, the test looks it up."""
 
 import ast
 import importlib
@@ -49,8 +46,8 @@ CALLS = {
     r"keras\.Model": ["keras.src.models.functional:Functional"],
 }
 # Keys of a dictionary that is unpacked into a call, where the code does not show them.
-INPUTS = ["input_ids", "attention_mask", "token_type_ids", "labels"]
-UNPACKED = {"batch": INPUTS, "inputs": INPUTS, "source.options": ["data_files", "sep"]}
+BATCH = ["input_ids", "attention_mask", "token_type_ids", "labels"]
+UNPACKED = {"batch": BATCH, "inputs": BATCH, "source.options": ["data_files", "sep"]}
 OLD = """
 from suite.start import read_parameters
 settings = read_parameters(globals())
@@ -125,10 +122,9 @@ def looked_up(source):
             case ast.Assign([ast.Subscript(ast.Name(name), ast.Constant(key))]) if name in written:
                 written[name] = [*written[name], key]
             case ast.ClassDef(bases=[*_, base]) if "allback" in (text := ast.unparse(base)):
-                for part in node.body:
-                    name = getattr(part, "name", "")
-                    if name.startswith("on_") and not hasattr(eval(text, imports), name):
-                        yield part.lineno, name
+                for part in [p for p in node.body if getattr(p, "name", "").startswith("on_")]:
+                    if not hasattr(eval(text, imports), part.name):
+                        yield part.lineno, part.name
             case ast.Call(keywords=[_, *_]):
                 names = taken(re.sub(r"\(.*\)", "()", ast.unparse(node.func)), imports)
                 for keyword in node.keywords if names is not None else ():
@@ -144,7 +140,7 @@ def checked(tmp_path_factory):
     sources = {folder / "wrong.py": WRONG.replace("!", "")}
     for path in all_chapters():
         cells = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
-        code = re.sub(r"(?m)^(\s*)[%!].*$", r"\1pass", "\n".join(cells))  # without IPython's magics
+        code = re.sub(r"(?m)^(\s*)[%!].*$", r"\1pass", "\n".join(cells))  # without magics
         sources[folder / f"{path.stem}.py"] = code
     for path, source in sources.items():
         path.write_text(source, encoding="utf-8")
@@ -165,8 +161,8 @@ def test_every_keyword_is_one_of_the_installed_library(checked):
 
 
 def test_a_wrong_keyword_is_found(checked):
-    lines = enumerate(WRONG.splitlines(), 1)
-    assert checked[0] == {(n, name) for n, line in lines for name in re.findall(r"!(\w+)", line)}
+    marked = [re.findall(r"!(\w+)", line) for line in WRONG.splitlines()]
+    assert checked[0] == {(n, name) for n, names in enumerate(marked, 1) for name in names}
 
 
 def notices(path):
@@ -185,17 +181,15 @@ def test_no_chapter_calls_what_is_deprecated(smoke_run):
     """In that run a deprecation warning is an error, and transformers says on stderr what is old."""
     folder, run, _ = smoke_run
     assert run.returncode == 0, run.stderr
-    found = [line for path in sorted(folder.glob("*.ipynb")) for line in notices(path)]
-    assert not found, "\n".join(["", *found])
+    assert not [line for path in sorted(folder.glob("*.ipynb")) for line in notices(path)]
 
 
 def test_a_deprecated_call_is_found(tmp_path, monkeypatch):
     """Also after the libraries were imported, which could set the warnings back."""
     cells = [new_code_cell(parameters_cell().strip()), new_code_cell(OLD.strip())]
     cells[0].metadata.tags = ["parameters"]
-    kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    path = tmp_path / "01_old.ipynb"
-    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernelspec}), path)
+    path, metadata = tmp_path / "01_old.ipynb", nbformat.read(all_chapters()[0], 4).metadata
+    nbformat.write(new_notebook(cells=cells, metadata=metadata), path)
     for name, value in STRICT.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ChapterError, match=r"FutureWarning: this is old"):

@@ -39,7 +39,7 @@ class Repository:
         return None if number is None else (hashes[number], self.commits[number])
 
 
-class HubStandIn:
+class HubStandIn(ThreadingHTTPServer):
     """A context manager that serves {("models" or "datasets", id): Repository} on a free port.
 
     deny: id -> (status, X-Error-Code, X-Error-Message) for every request about it
@@ -50,17 +50,12 @@ class HubStandIn:
     """
 
     def __init__(self, repositories):
-        self.repositories = repositories
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.repositories, self.private = repositories, {}
         self.deny, self.gated, self.break_off, self.requests = {}, set(), {}, []
-        self.private = {}
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-        self.server.hub = self
-        self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
-
-    def __enter__(self):
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
+        self.endpoint = f"http://127.0.0.1:{self.server_port}"
+        self.thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
         self.thread.start()
-        return self
 
     def __exit__(self, *_):
         self.stop()
@@ -68,8 +63,8 @@ class HubStandIn:
     def stop(self):
         """Close the port: from now on connections are refused."""
         if self.thread.is_alive():
-            self.server.shutdown()
-            self.server.server_close()
+            self.shutdown()
+            self.server_close()
             self.thread.join()
 
 
@@ -87,7 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Keep the terminal quiet."""
 
     def do_GET(self):
-        self.hub = self.server.hub
+        self.hub = self.server
         self.hub.requests.append((self.command, self.path))
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
         path = urlsplit(self.path).path
@@ -104,6 +99,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     do_HEAD = do_POST = do_GET
+
+    def _refuse(self):
+        raise _Answer(404)
 
     def _check_token(self):
         if "Authorization" not in self.headers:
@@ -210,6 +208,7 @@ ROUTES = {
     f"{_REPOSITORY}/tree/([^/]+)(?:/(.+))?": _Handler.tree,
     f"{_REPOSITORY}/paths-info/([^/]+)": _Handler.paths_info,
     "/(?:(datasets)/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)": _Handler.send_file,
+    ".*": _Handler._refuse,
 }
 
 

@@ -32,16 +32,18 @@ FILES = 8
 # Reads parameters as a chapter does, takes the lesson's first steps, and tells what came of it.
 READ = """
 import contextlib, io, json, sys, time
-from dataclasses import asdict
 from suite.errors import UserError
 from suite.hub import fetch_model
-from suite.settings import Settings
+from suite.settings import parameters_cell
 from suite.start import read_parameters
 
 def read(changes):
-    settings = read_parameters({**asdict(Settings()), **changes})
+    cell = parameters_cell()
+    namespace = {"In": [cell, "settings = read_parameters(globals())"]}
+    exec(cell, namespace)
+    settings = read_parameters({**namespace, **changes})
     from datasets import load_dataset
-    from suite.runs import DATA_PARAMETERS, made_by
+    from suite.runs import made_by
     from suite.resolve import find_dataset, find_model
     source = find_dataset(settings.dataset_name)
     dataset = load_dataset(source.path, **source.options)
@@ -50,7 +52,7 @@ def read(changes):
         "rows": dataset.num_rows,
         "first": dataset["train"][0],
         "classes": getattr(dataset["train"].features["label"], "names", None),
-        "files": made_by(settings, DATA_PARAMETERS)["files"],
+        "files": made_by(settings, "data")["files"],
     }
 
 waits, sleep = [], time.sleep  # the libraries wait a second and more before each new try
@@ -94,10 +96,6 @@ def reader(hub, home, **more):
 
 def names(revision=""):
     return {"model_name": MODEL + revision, "dataset_name": DATASET + revision}
-
-
-def files_in(home):
-    return [path for path in Path(home).rglob("*") if path.is_file() or path.is_symlink()]
 
 
 def half_files(home):
@@ -218,7 +216,7 @@ def test_a_first_download_that_breaks_off_leaves_no_half_file(hub, tmp_path):
             assert "failed (peer closed connection" in said["error"]
             assert said["waits"] > 0
         assert half_files(tmp_path) == []
-        blobs = {path.read_bytes() for path in files_in(tmp_path) if path.parent.name == "blobs"}
+        blobs = {path.read_bytes() for path in tmp_path.rglob("blobs/*") if path.is_file()}
         assert blobs
         assert blobs <= {content for key in SERVED for content in served(hub, *key)[1].values()}
         hub.break_off = {}
@@ -296,41 +294,26 @@ FAILURES = {
 }
 
 
-@pytest.fixture(scope="module")
-def failures(repositories, tmp_path_factory):
-    """What is said about each of FAILURES, and the folder that was the cache."""
-    home = tmp_path_factory.mktemp("failures")
-    whole = repositories["models", MODEL].commits[-1]
+def test_a_failure_is_one_line_that_says_what_to_do_and_leaves_nothing_half(hub, tmp_path):
+    whole = served(hub, "models", MODEL)[1]
     wrong = {
         **WRONG,
         ("models", "wrong/no-weights"): {k: v for k, v in whole.items() if "model.s" not in k},
         ("models", "wrong/gated"): whole,
         ("datasets", "wrong/gated"): {"README.md": CARD},
     }
-    made = {key: Repository([files]) for key, files in wrong.items()}
-    with HubStandIn({**repositories, **made}) as hub:
-        hub.deny, hub.gated = DENIED, {"wrong/gated"}
-        with reader(hub, home) as read:
-            said = {key: read(**{f"{key[0]}_name": key[1]}) for key in FAILURES}
-    return said, home, hub.endpoint
-
-
-@pytest.mark.parametrize("case", FAILURES, ids=" ".join)
-def test_a_failure_is_one_line_that_says_what_to_do(case, loopback, request):
-    said, _, endpoint = request.getfixturevalue("failures")
-    kind, name = case
-    page = f"{endpoint}/{'datasets/' if kind == 'dataset' else ''}{name.partition('@')[0]}"
-    assert FAILURES[case].replace("PAGE", page) in said[case]["error"]
-    assert "\n" not in said[case]["error"]
-    assert repr(name) in said[case]["error"]
-
-
-def test_failures_leave_nothing_half(loopback, request):
-    said, home, _ = request.getfixturevalue("failures")
-    assert all("error" in answer for answer in said.values())
-    assert half_files(home) == []
-    left = {path.name for path in Path(home, "hub").glob("*--*")}
-    assert not any("denied" in name or "nobody" in name or "gated" in name for name in left)
+    hub.repositories |= {key: Repository([files]) for key, files in wrong.items()}
+    hub.deny, hub.gated = DENIED, {"wrong/gated"}
+    with reader(hub, tmp_path) as read:
+        for (kind, name), expected in FAILURES.items():
+            said = read(**{f"{kind}_name": name})["error"]
+            page = f"{hub.endpoint}/{'datasets/' * (kind == 'dataset')}{name.partition('@')[0]}"
+            assert expected.replace("PAGE", page) in said
+            assert "\n" not in said
+            assert repr(name) in said
+    assert half_files(tmp_path) == []
+    left = " ".join(path.name for path in Path(tmp_path, "hub").glob("*--*"))
+    assert not any(name in left for name in ("denied", "nobody", "gated"))
 
 
 def test_a_token_without_access_is_told_to_ask_for_it(hub, tmp_path):
@@ -350,12 +333,10 @@ def test_without_the_hub_a_first_download_fails_in_one_line_and_at_once(hub, tmp
     why = f"the connection to {hub.endpoint} failed ({REFUSED})"
     with reader(hub, tmp_path) as read:
         model, data = read(model_name=MODEL), read(dataset_name=f"{DATASET}@v1")
-    said = UNREACHABLE.format(why, "folder")
-    assert model["error"] == f"SourceError: model_name: {MODEL!r} {said}"
-    said = UNREACHABLE.format(why, "file")
-    assert data["error"] == f"SourceError: dataset_name: '{DATASET}@v1' {said}"
+    assert model["error"].endswith(f"model_name: {MODEL!r} {UNREACHABLE.format(why, 'folder')}")
+    assert data["error"].endswith(f"'{DATASET}@v1' {UNREACHABLE.format(why, 'file')}")
     assert model["waits"] == data["waits"] == 0
-    assert files_in(tmp_path) == []
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
 def test_the_check_before_the_chapters_asks_no_network_and_loads_nothing(hub, tmp_path):
@@ -366,9 +347,7 @@ check_values({names("@v1")!r})
 heavy = {{"torch", "transformers", "datasets", "httpx", "httpx2", "pandas"}} & set(sys.modules)
 sys.exit(f"imported {{heavy}}" if heavy else 0)
 """
-    check = start([sys.executable, "-c", code], hub, tmp_path)
-    assert check.communicate()[1] == ""
-    assert check.returncode == 0
+    assert start([sys.executable, "-c", code], hub, tmp_path).communicate() == ("", "")
     assert hub.requests == []
 
 
@@ -376,24 +355,21 @@ def test_a_chapter_that_cannot_have_its_model_stops_with_one_line(hub, tmp_path)
     status, _, errors = run_chapters(hub, tmp_path, "01", "-p", "model_name", "nobody/nothing")
     assert status == 1
     lines = [line for line in errors.splitlines() if "%|" not in line and line.strip()]
-    assert lines[0].startswith("ChapterError: 01_prepare_data.ipynb, cell [")
+    where, why, rest = lines
+    assert where.startswith("ChapterError: 01_prepare_data.ipynb, cell [")
     said = NOT_THERE.replace("PAGE", f"{hub.endpoint}/nobody/nothing")
-    assert lines[1] == f"  SourceError: model_name: 'nobody/nothing' {said}"
-    assert lines[2].startswith("  The notebook up to there: ")
-    assert lines[3:] == []
+    assert why == f"  SourceError: model_name: 'nobody/nothing' {said}"
+    assert rest.startswith("  The notebook up to there: ")
 
 
 def test_names_of_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert split_hub_name(DATASET) == (DATASET, None)
-    assert split_hub_name(f"{DATASET}@refs/pr/1") == (DATASET, "refs/pr/1")
-    assert split_hub_name("bert@v1.0") == ("bert", "v1.0")
-    assert split_hub_name("stanfordnlp/imdb") is None  # packaged
-    assert split_hub_name("stanfordnlp/imdb@main") == ("stanfordnlp/imdb", "main")
     Path("own@v1").mkdir()
-    assert split_hub_name("own@v1") is None
-    for name in ("a/b/c", "a@", "@v1", "a b", "a@b@c", "/a/b"):
-        assert split_hub_name(name) is None
+    assert split_hub_name(DATASET) == (DATASET, None)
+    for name in (f"{DATASET}@refs/pr/1", "bert@v1.0", "stanfordnlp/imdb@main"):
+        assert split_hub_name(name) == tuple(name.split("@"))
+    for name in ("stanfordnlp/imdb", "own@v1", "a/b/c", "a@", "@v1", "a b", "a@b@c", "/a/b"):
+        assert split_hub_name(name) is None  # the first is packaged, the second a folder
 
 
 @pytest.mark.parametrize(

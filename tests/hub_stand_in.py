@@ -103,10 +103,6 @@ class _Handler(BaseHTTPRequestHandler):
     def _refuse(self):
         raise _Answer(404)
 
-    def _check_token(self):
-        if "Authorization" not in self.headers:
-            raise _Answer(401)
-
     def _find(self, kind, name, revision):
         if name in self.hub.deny:
             raise _Answer(*self.hub.deny[name])
@@ -120,7 +116,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def create(self):
         """Make an empty repository, private or not, for whoever has a token."""
-        self._check_token()
+        if "Authorization" not in self.headers:
+            raise _Answer(401)
         asked = json.loads(self.body)
         name, kind = f"{asked['organization']}/{asked['name']}", f"{asked.get('type', 'model')}s"
         if (kind, name) not in self.hub.repositories:
@@ -130,14 +127,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def preupload(self, kind, name):
         """Say how to send files: each in the commit itself."""
-        self._check_token()
-        asked = [file["path"] for file in json.loads(self.body)["files"]]
-        modes = [{"path": p, "uploadMode": "regular", "shouldIgnore": False} for p in asked]
-        return {"files": modes}
+        how = {"uploadMode": "regular", "shouldIgnore": False}
+        return {"files": [{"path": f["path"], **how} for f in json.loads(self.body)["files"]]}
 
     def commit(self, kind, name):
         """Take files as a new commit."""
-        self._check_token()
         _, files = self._find(kind, name, "main")
         lines = [json.loads(line) for line in self.body.splitlines()]
         sent = [line["value"] for line in lines if line["key"] == "file"]

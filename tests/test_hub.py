@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from hub_stand_in import DATASET, MODEL, STARS, HubStandIn, Repository, make_repositories
-from safetensors.numpy import load
 
 from suite.chapters import all_chapters
 from suite.hub import _explain
@@ -320,8 +319,9 @@ def test_without_the_hub_a_first_download_fails_in_one_line_and_at_once(hub, tmp
     why = f"the connection to {hub.endpoint} failed ({REFUSED})"
     with reader(hub, tmp_path) as read:
         model, data = read(model_name=MODEL), read(dataset_name=f"{DATASET}@v1")
-    assert model["error"].endswith(f"model_name: {MODEL!r} {UNREACHABLE.format(why, 'folder')}")
-    assert data["error"].endswith(f"'{DATASET}@v1' {UNREACHABLE.format(why, 'file')}")
+    model_said, data_said = (UNREACHABLE.format(why, own) for own in ("folder", "file"))
+    assert model["error"] == f"SourceError: model_name: {MODEL!r} {model_said}"
+    assert data["error"] == f"SourceError: dataset_name: '{DATASET}@v1' {data_said}"
     assert model["waits"] == data["waits"] == 0
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
@@ -341,7 +341,7 @@ sys.exit(f"imported {{heavy}}" if heavy else 0)
 def test_a_chapter_that_cannot_have_its_model_stops_with_one_line(hub, tmp_path):
     done = run_chapters(hub, tmp_path, "01", "-p", "model_name", "nobody/nothing")
     assert done.returncode == 1
-    lines = [line for line in done.stderr.splitlines() if "%|" not in line and line.strip()]
+    lines = (line for line in done.stderr.splitlines() if "%|" not in line and line.strip())
     where, why, rest = lines
     assert where.startswith("ChapterError: 01_prepare_data.ipynb, cell [")
     said = NOT_THERE.replace("PAGE", f"{hub.endpoint}/nobody/nothing")
@@ -393,8 +393,6 @@ def test_all_chapters_run_with_the_recipe_of_the_tutorial(hub, tmp_path):
     assert [line[: len(name)] for line, name in zip(report[-7:-2], STARS, strict=True)] == STARS
     config = json.loads((folder / "model" / "config.json").read_text())
     assert list(config["id2label"].values()) == STARS
-    head = load((folder / "model" / "model.safetensors").read_bytes())["classifier.weight"]
-    assert head.shape[0] == len(STARS)
     assert len(downloads(hub)) == FILES
     assert half_files(tmp_path) == []
 

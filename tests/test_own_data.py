@@ -137,7 +137,7 @@ def test_the_chapter_takes_an_own_file_and_puts_the_model_on_the_hub(tmp_path, l
         logits.append(AutoModelForSequenceClassification.from_pretrained(folder)(**inputs).logits)
     assert torch.equal(*logits)
     card = files["README.md"].decode()
-    assert "| class | precision | recall | F1 | texts |" in card
+    assert "| class | precision | recall | F1 | texts |" in card and "mine.csv" in card
     assert not any(str(tmp_path).encode() in content for content in files.values())
     predictions = pd.read_csv(tmp_path / "run" / "predictions.csv")
     assert list(predictions) == ["id", "review", "prediction", "confidence"]

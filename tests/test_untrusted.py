@@ -33,7 +33,7 @@ TRAPS = [
     "👩\u200d👩\u200d👧 emoji 🇩🇪 zero\u200bwidth",
     "long " * 200_000,  # a megabyte
 ]
-CLASSES = ["<b>bold</b>\n<script>alert(4)</script>", "$\\frac{1}{$ ../../trapped {{ 7*7 }}"]
+CLASSES = ["<b>bold</b>\n<script>alert(4)</script>", "# $\\frac{1}{$ ../../trapped {{ 7*7 }} a|b"]
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +90,8 @@ def test_names_and_texts_pass_through_as_they_are(trapped):
     run_dir, _, _ = trapped
     card = (run_dir / "model" / "README.md").read_text()
     assert "<script>" not in card
+    assert r"| &lt;b&gt;bold&lt;/b&gt; &lt;script&gt;alert\(4\)&lt;/script&gt; |" in card
+    assert r"| \# $" in card and r" a\|b |" in card
     assert r"7\*7" in card  # no template has made 49 of it
     config = json.loads((run_dir / "model" / "config.json").read_text())
     assert set(config["id2label"].values()) == set(CLASSES)

@@ -242,17 +242,7 @@ WRONG = {
     ("datasets", "wrong/split"): {"test.csv": ROWS},
 }
 
-# What the stand-in denies: id -> status, X-Error-Code, X-Error-Message
-DENIED = {
-    "denied/gated": (401, "GatedRepo", "Access is restricted"),
-    "denied/forbidden": (403, "GatedRepo", "You are not in the authorized list"),
-    "denied/plain": (403, "", "Forbidden"),
-    "denied/token": (401, "", "Invalid credentials in Authorization header"),
-    "denied/often": (429,),
-    "denied/fault": (503,),
-}
-
-# kind, name -> what is said about it
+# kind, name -> what is said about it; denied/STATUS-CODE is denied with this status and code
 FAILURES = {
     ("model", "nobody/nothing"): NOT_THERE,
     ("dataset", "nobody/nothing"): NOT_THERE,
@@ -261,12 +251,12 @@ FAILURES = {
     ("model", DATASET): NOT_THERE,
     ("model", f"{MODEL}@v9"): NOT_THERE,
     ("dataset", f"{DATASET}@v9"): NOT_THERE,
-    ("model", "denied/gated"): CLOSED,
-    ("dataset", "denied/forbidden"): CLOSED,
-    ("dataset", "denied/plain"): CLOSED,
-    ("model", "denied/token"): CLOSED,
-    ("dataset", "denied/often"): UNREACHABLE.format("the Hub cannot answer now (429)", "file"),
-    ("model", "denied/fault"): UNREACHABLE.format("the Hub cannot answer now (503)", "folder"),
+    ("model", "denied/401-GatedRepo"): CLOSED,
+    ("dataset", "denied/403-GatedRepo"): CLOSED,
+    ("dataset", "denied/403-None"): CLOSED,
+    ("model", "denied/401-None"): CLOSED,
+    ("dataset", "denied/429-None"): UNREACHABLE.format("the Hub cannot answer now (429)", "file"),
+    ("model", "denied/503-None"): UNREACHABLE.format("the Hub cannot answer now (503)", "folder"),
     ("model", "wrong/no-config"): "cannot be loaded: there is no config.json; take another model",
     ("model", "wrong/no-weights"): "does not appear to have a file named model.safetensors",
     ("model", "wrong/own-code"): "of type 'mine', which the installed transformers does not know;",
@@ -289,7 +279,11 @@ def test_a_failure_is_one_line_that_says_what_to_do_and_leaves_nothing_half(hub,
         ("datasets", "wrong/gated"): {"README.md": CARD},
     }
     hub.repositories |= {key: Repository([files]) for key, files in wrong.items()}
-    hub.deny, hub.gated = DENIED, {"wrong/gated"}
+    hub.gated = {"wrong/gated"}
+    for _, name in FAILURES:
+        if name.startswith("denied/"):
+            status, code = name.removeprefix("denied/").split("-")
+            hub.deny[name] = int(status), code, "Invalid credentials in Authorization header"
     with reader(hub, tmp_path) as read:
         for (kind, name), expected in FAILURES.items():
             said = read(**{f"{kind}_name": name})["error"]

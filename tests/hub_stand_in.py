@@ -10,7 +10,6 @@ Set HF_HOME to an empty folder beside it, or what it serves ends up in your own 
 
 import base64
 import hashlib
-import io
 import json
 import random
 import re
@@ -18,13 +17,11 @@ import tempfile
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
 MODEL = "google-bert/bert-base-cased"
 DATASET = "Yelp/yelp_review_full"
-# What the Hub keeps as large files: they are known by their SHA-256 and not by their Git hash.
-LARGE = (".safetensors", ".bin", ".parquet")
 
 
 @dataclass
@@ -36,14 +33,13 @@ class Repository:
 
     def find(self, revision):
         """Return (hash, files) of a branch, tag or commit hash, or None."""
-        texts = [repr(sorted((p, _digest(p, b)) for p, b in c.items())) for c in self.commits]
-        hashes = [hashlib.sha1(text.encode()).hexdigest() for text in texts]
+        hashes = [_digest(repr(sorted(commit.items())).encode()) for commit in self.commits]
         numbers = {hash: number for number, hash in enumerate(hashes)}
         number = {"main": len(hashes) - 1, **self.tags, **numbers}.get(revision)
         return None if number is None else (hashes[number], self.commits[number])
 
 
-class HubStandIn:
+class HubStandIn(ThreadingHTTPServer):
     """A context manager that serves {("models" or "datasets", id): Repository} on a free port.
 
     deny: id -> (status, X-Error-Code, X-Error-Message) for every request about it
@@ -54,17 +50,12 @@ class HubStandIn:
     """
 
     def __init__(self, repositories):
-        self.repositories = repositories
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.repositories, self.private = repositories, {}
         self.deny, self.gated, self.break_off, self.requests = {}, set(), {}, []
-        self.private = {}
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-        self.server.hub = self
-        self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
-
-    def __enter__(self):
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
+        self.endpoint = f"http://127.0.0.1:{self.server_port}"
+        self.thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
         self.thread.start()
-        return self
 
     def __exit__(self, *_):
         self.stop()
@@ -72,8 +63,8 @@ class HubStandIn:
     def stop(self):
         """Close the port: from now on connections are refused."""
         if self.thread.is_alive():
-            self.server.shutdown()
-            self.server.server_close()
+            self.shutdown()
+            self.server_close()
             self.thread.join()
 
 
@@ -91,15 +82,13 @@ class _Handler(BaseHTTPRequestHandler):
         """Keep the terminal quiet."""
 
     def do_GET(self):
-        self.hub = self.server.hub
+        self.hub = self.server
         self.hub.requests.append((self.command, self.path))
-        self.body = self._read_body().decode()
+        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
         path = urlsplit(self.path).path
         matches = ((answer, re.fullmatch(route, path)) for route, answer in ROUTES.items())
-        answer, match = next(((a, m) for a, m in matches if m), (None, None))
         try:
-            if match is None:
-                raise _Answer(404)
+            answer, match = next(found for found in matches if found[1])
             content = answer(self, *(unquote(group or "") for group in match.groups()))
             if content is not None:
                 self._send(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
@@ -111,19 +100,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_POST = do_GET
 
-    def _read_body(self):
-        if self.headers.get("Transfer-Encoding") != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        body = b""
-        while size := int(self.rfile.readline(), 16):
-            body += self.rfile.read(size)
-            self.rfile.readline()
-        self.rfile.readline()
-        return body
-
-    def _check_token(self):
-        if "Authorization" not in self.headers:
-            raise _Answer(401)
+    def _refuse(self):
+        raise _Answer(404)
 
     def _find(self, kind, name, revision):
         if name in self.hub.deny:
@@ -138,7 +116,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def create(self):
         """Make an empty repository, private or not, for whoever has a token."""
-        self._check_token()
+        if "Authorization" not in self.headers:
+            raise _Answer(401)
         asked = json.loads(self.body)
         name, kind = f"{asked['organization']}/{asked['name']}", f"{asked.get('type', 'model')}s"
         if (kind, name) not in self.hub.repositories:
@@ -148,14 +127,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def preupload(self, kind, name):
         """Say how to send files: each in the commit itself."""
-        self._check_token()
-        asked = [file["path"] for file in json.loads(self.body)["files"]]
-        modes = [{"path": p, "uploadMode": "regular", "shouldIgnore": False} for p in asked]
-        return {"files": modes}
+        how = {"uploadMode": "regular", "shouldIgnore": False}
+        return {"files": [{"path": f["path"], **how} for f in json.loads(self.body)["files"]]}
 
     def commit(self, kind, name):
         """Take files as a new commit."""
-        self._check_token()
         _, files = self._find(kind, name, "main")
         lines = [json.loads(line) for line in self.body.splitlines()]
         sent = [line["value"] for line in lines if line["key"] == "file"]
@@ -174,17 +150,13 @@ class _Handler(BaseHTTPRequestHandler):
     def tree(self, kind, name, revision, folder):
         """List a folder, with the option recursive=true all that is below it too."""
         _, files = self._find(kind, name, revision)
-        recursive, entries = "recursive=true" in self.path.lower(), {}
-        above = folder.split("/") if folder else []
-        for path in files:
-            parts = path.split("/")
-            if parts[: len(above)] == above:
-                for depth in range(len(above) + 1, len(parts) + 1 if recursive else len(above) + 2):
-                    inside = "/".join(parts[:depth])
-                    entries[inside] = _entry(inside, files.get(inside))
-        if folder and not entries:
+        above = {path: list(PurePosixPath(path).parents) for path in files}
+        above |= {str(path): list(path.parents) for folders in above.values() for path in folders}
+        depth = None if "recursive=true" in self.path.lower() else 1
+        inside = [path for path in above if PurePosixPath(folder) in above[path][:depth]]
+        if folder and not inside:
             raise _Answer(404, "EntryNotFound", f"{folder} does not exist")
-        return list(entries.values())
+        return [_entry(path, files.get(path)) for path in inside]
 
     def paths_info(self, kind, name, revision):
         _, files = self._find(kind, name, revision)
@@ -199,9 +171,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path not in files:
             return self._send(404, b"", {**headers, "X-Error-Code": "EntryNotFound"})
         content, status, start = files[path], 200, 0
-        headers |= {"ETag": f'"{_digest(path, content)}"', "Accept-Ranges": "bytes"}
-        if path.endswith(LARGE):
-            headers |= {"X-Linked-ETag": headers["ETag"], "X-Linked-Size": str(len(content))}
+        headers |= {"ETag": f'"{_digest(content)}"', "Accept-Ranges": "bytes"}
         if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
             start, end = int(asked[1]), int(asked[2] or len(content) - 1)
             status = 206
@@ -232,24 +202,18 @@ ROUTES = {
     f"{_REPOSITORY}/tree/([^/]+)(?:/(.+))?": _Handler.tree,
     f"{_REPOSITORY}/paths-info/([^/]+)": _Handler.paths_info,
     "/(?:(datasets)/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)": _Handler.send_file,
+    ".*": _Handler._refuse,
 }
 
 
-def _digest(path, content):
-    if path.endswith(LARGE):
-        return hashlib.sha256(content).hexdigest()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+def _digest(content):
+    return hashlib.sha1(content).hexdigest()
 
 
 def _entry(path, content):
     """What the Hub lists of a file; of a folder if there is no content."""
-    if content is None:
-        oid = hashlib.sha1(path.encode()).hexdigest()
-        return {"type": "directory", "oid": oid, "size": 0, "path": path}
-    digest, size = _digest(path, content), len(content)
-    large = {"lfs": {"oid": digest, "size": size, "pointerSize": 134}}
-    entry = {"type": "file", "oid": digest[:40], "size": size, "path": path}
-    return entry | large if path.endswith(LARGE) else entry
+    kind, content = ("directory", b"") if content is None else ("file", content)
+    return {"type": kind, "oid": _digest(content), "size": len(content), "path": path}
 
 
 # Where, what, and what one says about it with one star, two stars and so on.
@@ -286,37 +250,27 @@ CARD = f"""---
 dataset_info:
   config_name: yelp_review_full
   features:
-  - name: label
-    dtype:
-      class_label:
-        names: {json.dumps({str(number): name for number, name in enumerate(STARS)})}
-  - name: text
-    dtype: string
+  - {{name: label, dtype: {{class_label: {{names: {json.dumps(dict(enumerate(STARS)))}}}}}}}
+  - {{name: text, dtype: string}}
 configs:
 - config_name: yelp_review_full
   data_files:
-  - split: train
-    path: yelp_review_full/train-*
-  - split: test
-    path: yelp_review_full/test-*
-  default: true
+  - {{split: train, path: yelp_review_full/train-*}}
+  - {{split: test, path: yelp_review_full/test-*}}
 ---
 """
 
 
 def dataset_files(seed, train=3500, test=1100):
     """Return the files of a commit of the data set, path -> bytes."""
-    import pyarrow
-    import pyarrow.parquet
+    import pandas as pd
 
     reviews = make_reviews(train + test, seed)
     files = {"README.md": CARD.encode()}
     for split, rows in (("train", reviews[:train]), ("test", reviews[train:])):
-        stars, texts = zip(*rows, strict=True)
         # In Parquet the class is a plain number: its names stand in the card.
-        table, buffer = pyarrow.table({"label": stars, "text": texts}), io.BytesIO()
-        pyarrow.parquet.write_table(table, buffer)
-        files[f"yelp_review_full/{split}-00000-of-00001.parquet"] = buffer.getvalue()
+        content = pd.DataFrame(rows, columns=["label", "text"]).to_parquet()
+        files[f"yelp_review_full/{split}-00000-of-00001.parquet"] = content
     return files
 
 
@@ -327,20 +281,17 @@ def model_files(seed, num_steps):
     num_steps: steps of training on reviews, which stand in for its pretraining
     """
     import torch
-    from tokenizers import BertWordPieceTokenizer
     from transformers import BertConfig, BertForPreTraining, BertForSequenceClassification
     from transformers import BertTokenizerFast as Tokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    reviews = make_reviews(max(32 * num_steps, 500), seed=0)
-    trainer = BertWordPieceTokenizer(lowercase=False)
-    trainer.train_from_iterator(
-        [text for _, text in reviews[:500]], vocab_size=500, min_frequency=1, show_progress=False
-    )
+    reviews = make_reviews(32 * num_steps, seed=0)
+    words = sorted(set(re.findall(r"\w+|[.-]", f"{WORDS} The of this was .")))
     torch.manual_seed(seed)
     with tempfile.TemporaryDirectory() as folder:
-        trainer.save_model(folder)
+        vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+        Path(folder, "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
         tokenizer = Tokenizer.from_pretrained(folder, do_lower_case=False, model_max_length=512)
         sizes = {"vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64}
         sizes |= {"num_hidden_layers": 2, "num_attention_heads": 2}

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from lessons import rows_of
+from datasets import ClassLabel
 from safetensors import safe_open
 from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
 from transformers import (
@@ -14,53 +14,37 @@ from transformers import (
     RobertaTokenizerFast,
 )
 
-from conftest import SMOKE
+from helpers.training import load_model
 from suite.chapters import all_chapters
 from suite.errors import UserError
 from suite.runner import class_report, run_chapters
-from suite.start import check_values
 
-SIZES = {
-    "distilbert": {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 2},
-    "roberta": {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "type_vocab_size": 1,
-    },
+SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+KINDS = {
+    "distilbert": (BertWordPieceTokenizer, DistilBertTokenizerFast, "attention_dropout"),
+    "roberta": (ByteLevelBPETokenizer, RobertaTokenizerFast, "attention_probs_dropout_prob"),
 }
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+SIZES |= {"intermediate_size": 64, "hidden_dim": 64, "type_vocab_size": 1}
 
 
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory):
-    """Reviews to learn a vocabulary from."""
-    run_dir = str(tmp_path_factory.mktemp("texts"))
-    return list(rows_of(check_values({**SMOKE, "run_dir": run_dir}))["train"]["text"])
-
-
-@pytest.fixture(params=SIZES)
-def model_folder(request, texts, tmp_path):
+@pytest.fixture(params=KINDS)
+def model_folder(request, twenty_classes, tmp_path):
     """A model of random weights with a tokenizer of its own, saved as transformers saves one."""
     folder = tmp_path / request.param
     folder.mkdir()
-    if request.param == "roberta":
-        special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-        vocabulary = ByteLevelBPETokenizer()
-        vocabulary.train_from_iterator(texts, vocab_size=400, special_tokens=special)
-        vocabulary.save_model(str(folder))
-        tokenizer = RobertaTokenizerFast.from_pretrained(folder)
-    else:
-        vocabulary = BertWordPieceTokenizer()
-        vocabulary.train_from_iterator(texts, vocab_size=400)
-        vocabulary.save_model(str(folder))
-        tokenizer = DistilBertTokenizerFast.from_pretrained(folder)
+    make_vocabulary, make_tokenizer, _ = KINDS[request.param]
+    vocabulary = make_vocabulary()
+    _, parameters = twenty_classes
+    vocabulary.train(parameters["dataset_name"], vocab_size=400, special_tokens=SPECIAL)
+    vocabulary.save_model(str(folder))
+    tokenizer = make_tokenizer.from_pretrained(folder)
     config = AutoConfig.for_model(
         request.param,
         vocab_size=len(tokenizer),
         pad_token_id=tokenizer.pad_token_id,
         max_position_embeddings=66,
-        **SIZES[request.param],
+        **SIZES,
     )
     AutoModel.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -99,28 +83,13 @@ def test_other_architectures_run_on_the_pytorch_roads_and_keras_refuses_them(
         run_chapters([speed], parameters, progress=False)
 
 
-def test_attention_dropout_reaches_every_architecture(model_folder, smoke):
-    from datasets import ClassLabel
-
-    from helpers.training import load_model
-
+def test_attention_dropout_reaches_all_and_a_head_of_other_classes_is_replaced(
+    model_folder, tmp_path
+):
     model = load_model(str(model_folder), ClassLabel(names=["a", "b", "c"]), 0.3, 0)
-    name = (
-        "attention_dropout" if model_folder.name == "distilbert" else "attention_probs_dropout_prob"
-    )
-    assert getattr(model.config, name) == 0.3
+    assert getattr(model.config, KINDS[model_folder.name][-1]) == 0.3
     assert model.num_labels == 3
-
-
-def test_a_head_for_another_number_of_classes_is_replaced(model_folder, tmp_path):
-    from datasets import ClassLabel
-
-    from helpers.training import load_model
-
-    load_model(str(model_folder), ClassLabel(names=["a", "b", "c"]), 0.0, 0).save_pretrained(
-        tmp_path
-    )
-    AutoTokenizer.from_pretrained(model_folder).save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
     model = load_model(str(tmp_path), ClassLabel(names=[str(n) for n in range(20)]), 0.0, 0)
     assert list(model.parameters())[-2].shape[0] == 20
     assert model.config.id2label[19] == "19"

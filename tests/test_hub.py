@@ -11,10 +11,8 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-import nbformat
 import pytest
 from hub_stand_in import DATASET, MODEL, STARS, HubStandIn, Repository, make_repositories
-from safetensors.numpy import load
 
 from suite.chapters import all_chapters
 from suite.hub import _explain
@@ -32,16 +30,18 @@ FILES = 8
 # Reads parameters as a chapter does, takes the lesson's first steps, and tells what came of it.
 READ = """
 import contextlib, io, json, sys, time
-from dataclasses import asdict
 from suite.errors import UserError
 from suite.hub import fetch_model
-from suite.settings import Settings
+from suite.settings import parameters_cell
 from suite.start import read_parameters
 
 def read(changes):
-    settings = read_parameters({**asdict(Settings()), **changes})
+    cell = parameters_cell()
+    namespace = {"In": [cell, "settings = read_parameters(globals())"]}
+    exec(cell, namespace)
+    settings = read_parameters({**namespace, **changes})
     from datasets import load_dataset
-    from suite.runs import DATA_PARAMETERS, made_by
+    from suite.runs import made_by
     from suite.resolve import find_dataset, find_model
     source = find_dataset(settings.dataset_name)
     dataset = load_dataset(source.path, **source.options)
@@ -50,7 +50,7 @@ def read(changes):
         "rows": dataset.num_rows,
         "first": dataset["train"][0],
         "classes": getattr(dataset["train"].features["label"], "names", None),
-        "files": made_by(settings, DATA_PARAMETERS)["files"],
+        "files": made_by(settings, "data")["files"],
     }
 
 waits, sleep = [], time.sleep  # the libraries wait a second and more before each new try
@@ -68,19 +68,19 @@ for line in sys.stdin:
 """
 
 
-def start(command, hub, home, **more):
-    """Start a process that takes the stand-in for the Hub, and `home` for its cache."""
+def environment(hub, home, **more):
+    """That of a process that takes the stand-in for the Hub, and `home` for its cache."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS_"))}
     kept |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(home), "OMP_NUM_THREADS": "1"}
-    environment = {**kept, "HF_HUB_DISABLE_IMPLICIT_TOKEN": "", **more}
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
+    return {**kept, "HF_HUB_DISABLE_IMPLICIT_TOKEN": "", **more}
 
 
 @contextmanager
 def reader(hub, home, **more):
     """Yield a function that reads parameters in another process and returns what that tells."""
-    with start([sys.executable, "-c", READ], hub, home, **more) as process:
+    options = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    options |= {"cwd": ROOT, "text": True, "env": environment(hub, home, **more)}
+    with subprocess.Popen([sys.executable, "-c", READ], **options) as process:
 
         def read(**changes):
             print(json.dumps(changes), file=process.stdin, flush=True)
@@ -96,10 +96,6 @@ def names(revision=""):
     return {"model_name": MODEL + revision, "dataset_name": DATASET + revision}
 
 
-def files_in(home):
-    return [path for path in Path(home).rglob("*") if path.is_file() or path.is_symlink()]
-
-
 def half_files(home):
     """What an unfinished download would leave; the libraries' lock files hold nothing and stay."""
     names = (path for path in Path(home).rglob("*incomplete*") if path.suffix != ".lock")
@@ -110,15 +106,15 @@ def weights(found):
     return Path(found["model"], "model.safetensors").read_bytes()
 
 
+def run(hub, home, *arguments):
+    """Run Python with the stand-in for the Hub; return what subprocess.run returns."""
+    command = [sys.executable, *arguments]
+    options = {"cwd": ROOT, "text": True, "capture_output": True, "timeout": 900}
+    return subprocess.run(command, env=environment(hub, home), **options)
+
+
 def run_chapters(hub, home, *arguments):
-    """Run chapters with the stand-in for the Hub; return the exit status and what was printed."""
-    command = [sys.executable, "-m", "suite", "run", *arguments, "-p", "run_dir", home / "run"]
-    with start(command, hub, home) as run:
-        try:
-            printed, errors = run.communicate(timeout=900)
-        finally:
-            run.kill()
-    return run.returncode, printed, errors
+    return run(hub, home, "-m", "suite", "run", *arguments, "-p", "run_dir", home / "run")
 
 
 @pytest.fixture(scope="module")
@@ -140,50 +136,38 @@ def downloads(hub):
     return [path for method, path in hub.requests if method == "GET" and "/resolve/" in path]
 
 
-def test_first_download_then_from_the_cache_then_without_the_hub(hub, tmp_path):
-    with reader(hub, tmp_path) as read:
-        first = read(**names())
-        commit, files = served(hub, "models", MODEL)
-        assert Path(first["model"]).name == commit
-        assert weights(first) == files["model.safetensors"]
-        assert first["rows"] == {"train": 3500, "test": 1100}
-        assert first["classes"] == STARS
-        assert first["files"] == [[commit], [served(hub, "datasets", DATASET)[0]]]
-        assert first["said"] == ""
-        assert len(downloads(hub)) == FILES
-        assert half_files(tmp_path) == []
-
-        hub.requests.clear()
-        assert read(**names()) == first
-        assert hub.requests != []
-        assert downloads(hub) == []
-
-    hub.stop()
-    with reader(hub, tmp_path) as read:
-        cached = read(**names())
-    why = f"comes from the cache: the connection to {hub.endpoint} failed ({REFUSED})."
-    assert cached.pop("said") == f"{MODEL} {why}\n{DATASET} {why}\n"
-    assert cached.pop("waits") == 0  # the libraries alone try for over a minute
-    assert cached.items() <= first.items()
-
-
-def test_a_pinned_revision_is_that_commit_with_and_without_the_hub(hub, tmp_path):
+def test_a_name_and_its_revisions_are_downloaded_once_and_then_need_no_hub(hub, tmp_path):
     commits = [served(hub, *key, revision)[0] for key in SERVED for revision in ("v1", "main")]
     old_model, new_model, old_data, new_data = commits
     by_hash = {"model_name": f"{MODEL}@{old_model}", "dataset_name": f"{DATASET}@{old_data}"}
-    asked = (names(), names("@v1"), by_hash, names())
+    asked = (names(), names("@v1"), by_hash)
     with reader(hub, tmp_path) as read:
-        new, pinned, hashed, _ = online = [read(**changes) for changes in asked]
-        hub.stop()
-        offline = [read(**changes) for changes in asked]
-    assert new["files"] == [[new_model], [new_data]]
+        new = read(**names())
+        assert Path(new["model"]).name == new_model
+        assert weights(new) == served(hub, "models", MODEL)[1]["model.safetensors"]
+        assert new["rows"] == {"train": 3500, "test": 1100}
+        assert new["classes"] == STARS
+        assert new["files"] == [[new_model], [new_data]]
+        assert len(downloads(hub)) == FILES
+        assert half_files(tmp_path) == []
+        _, pinned, hashed = online = [read(**changes) for changes in asked]
+        hub.requests.clear()
+        assert read(**names()) == new == online[0]
+        assert hub.requests != []
+        assert downloads(hub) == []
     assert pinned["files"] == [[old_model], [old_data]] == hashed["files"]
     assert weights(pinned) == served(hub, "models", MODEL, "v1")[1]["model.safetensors"]
     assert weights(pinned) == weights(hashed) != weights(new)
     assert pinned["first"] == hashed["first"] != new["first"]
-    for answer in online + offline:
-        del answer["said"]
-    assert offline == online
+
+    hub.stop()
+    why = f"comes from the cache: the connection to {hub.endpoint} failed ({REFUSED})."
+    with reader(hub, tmp_path) as read:
+        for changes, answer in zip(asked, online, strict=True):
+            # The libraries alone try for over a minute.
+            said = "".join(f"{name} {why}\n" for name in changes.values())
+            assert read(**changes) == {**answer, "said": said, "waits": 0}
+            assert answer["said"] == ""
 
 
 def test_a_new_commit_makes_new_results_and_half_of_one_does_not(hub, tmp_path):
@@ -218,7 +202,7 @@ def test_a_first_download_that_breaks_off_leaves_no_half_file(hub, tmp_path):
             assert "failed (peer closed connection" in said["error"]
             assert said["waits"] > 0
         assert half_files(tmp_path) == []
-        blobs = {path.read_bytes() for path in files_in(tmp_path) if path.parent.name == "blobs"}
+        blobs = {path.read_bytes() for path in tmp_path.rglob("blobs/*") if path.is_file()}
         assert blobs
         assert blobs <= {content for key in SERVED for content in served(hub, *key)[1].values()}
         hub.break_off = {}
@@ -258,17 +242,7 @@ WRONG = {
     ("datasets", "wrong/split"): {"test.csv": ROWS},
 }
 
-# What the stand-in denies: id -> status, X-Error-Code, X-Error-Message
-DENIED = {
-    "denied/gated": (401, "GatedRepo", "Access is restricted"),
-    "denied/forbidden": (403, "GatedRepo", "You are not in the authorized list"),
-    "denied/plain": (403, "", "Forbidden"),
-    "denied/token": (401, "", "Invalid credentials in Authorization header"),
-    "denied/often": (429,),
-    "denied/fault": (503,),
-}
-
-# kind, name -> what is said about it
+# kind, name -> what is said about it; denied/STATUS-CODE is denied with this status and code
 FAILURES = {
     ("model", "nobody/nothing"): NOT_THERE,
     ("dataset", "nobody/nothing"): NOT_THERE,
@@ -277,12 +251,12 @@ FAILURES = {
     ("model", DATASET): NOT_THERE,
     ("model", f"{MODEL}@v9"): NOT_THERE,
     ("dataset", f"{DATASET}@v9"): NOT_THERE,
-    ("model", "denied/gated"): CLOSED,
-    ("dataset", "denied/forbidden"): CLOSED,
-    ("dataset", "denied/plain"): CLOSED,
-    ("model", "denied/token"): CLOSED,
-    ("dataset", "denied/often"): UNREACHABLE.format("the Hub cannot answer now (429)", "file"),
-    ("model", "denied/fault"): UNREACHABLE.format("the Hub cannot answer now (503)", "folder"),
+    ("model", "denied/401-GatedRepo"): CLOSED,
+    ("dataset", "denied/403-GatedRepo"): CLOSED,
+    ("dataset", "denied/403-None"): CLOSED,
+    ("model", "denied/401-None"): CLOSED,
+    ("dataset", "denied/429-None"): UNREACHABLE.format("the Hub cannot answer now (429)", "file"),
+    ("model", "denied/503-None"): UNREACHABLE.format("the Hub cannot answer now (503)", "folder"),
     ("model", "wrong/no-config"): "cannot be loaded: there is no config.json; take another model",
     ("model", "wrong/no-weights"): "does not appear to have a file named model.safetensors",
     ("model", "wrong/own-code"): "of type 'mine', which the installed transformers does not know;",
@@ -296,41 +270,30 @@ FAILURES = {
 }
 
 
-@pytest.fixture(scope="module")
-def failures(repositories, tmp_path_factory):
-    """What is said about each of FAILURES, and the folder that was the cache."""
-    home = tmp_path_factory.mktemp("failures")
-    whole = repositories["models", MODEL].commits[-1]
+def test_a_failure_is_one_line_that_says_what_to_do_and_leaves_nothing_half(hub, tmp_path):
+    whole = served(hub, "models", MODEL)[1]
     wrong = {
         **WRONG,
         ("models", "wrong/no-weights"): {k: v for k, v in whole.items() if "model.s" not in k},
         ("models", "wrong/gated"): whole,
         ("datasets", "wrong/gated"): {"README.md": CARD},
     }
-    made = {key: Repository([files]) for key, files in wrong.items()}
-    with HubStandIn({**repositories, **made}) as hub:
-        hub.deny, hub.gated = DENIED, {"wrong/gated"}
-        with reader(hub, home) as read:
-            said = {key: read(**{f"{key[0]}_name": key[1]}) for key in FAILURES}
-    return said, home, hub.endpoint
-
-
-@pytest.mark.parametrize("case", FAILURES, ids=" ".join)
-def test_a_failure_is_one_line_that_says_what_to_do(case, loopback, request):
-    said, _, endpoint = request.getfixturevalue("failures")
-    kind, name = case
-    page = f"{endpoint}/{'datasets/' if kind == 'dataset' else ''}{name.partition('@')[0]}"
-    assert FAILURES[case].replace("PAGE", page) in said[case]["error"]
-    assert "\n" not in said[case]["error"]
-    assert repr(name) in said[case]["error"]
-
-
-def test_failures_leave_nothing_half(loopback, request):
-    said, home, _ = request.getfixturevalue("failures")
-    assert all("error" in answer for answer in said.values())
-    assert half_files(home) == []
-    left = {path.name for path in Path(home, "hub").glob("*--*")}
-    assert not any("denied" in name or "nobody" in name or "gated" in name for name in left)
+    hub.repositories |= {key: Repository([files]) for key, files in wrong.items()}
+    hub.gated = {"wrong/gated"}
+    for _, name in FAILURES:
+        if name.startswith("denied/"):
+            status, code = name.removeprefix("denied/").split("-")
+            hub.deny[name] = int(status), code, "Invalid credentials in Authorization header"
+    with reader(hub, tmp_path) as read:
+        for (kind, name), expected in FAILURES.items():
+            said = read(**{f"{kind}_name": name})["error"]
+            page = f"{hub.endpoint}/{'datasets/' * (kind == 'dataset')}{name.partition('@')[0]}"
+            assert expected.replace("PAGE", page) in said
+            assert "\n" not in said
+            assert repr(name) in said
+    assert half_files(tmp_path) == []
+    left = " ".join(path.name for path in Path(tmp_path, "hub").glob("*--*"))
+    assert not any(name in left for name in ("denied", "nobody", "gated"))
 
 
 def test_a_token_without_access_is_told_to_ask_for_it(hub, tmp_path):
@@ -350,12 +313,11 @@ def test_without_the_hub_a_first_download_fails_in_one_line_and_at_once(hub, tmp
     why = f"the connection to {hub.endpoint} failed ({REFUSED})"
     with reader(hub, tmp_path) as read:
         model, data = read(model_name=MODEL), read(dataset_name=f"{DATASET}@v1")
-    said = UNREACHABLE.format(why, "folder")
-    assert model["error"] == f"SourceError: model_name: {MODEL!r} {said}"
-    said = UNREACHABLE.format(why, "file")
-    assert data["error"] == f"SourceError: dataset_name: '{DATASET}@v1' {said}"
+    model_said, data_said = (UNREACHABLE.format(why, own) for own in ("folder", "file"))
+    assert model["error"] == f"SourceError: model_name: {MODEL!r} {model_said}"
+    assert data["error"] == f"SourceError: dataset_name: '{DATASET}@v1' {data_said}"
     assert model["waits"] == data["waits"] == 0
-    assert files_in(tmp_path) == []
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
 def test_the_check_before_the_chapters_asks_no_network_and_loads_nothing(hub, tmp_path):
@@ -366,34 +328,29 @@ check_values({names("@v1")!r})
 heavy = {{"torch", "transformers", "datasets", "httpx", "httpx2", "pandas"}} & set(sys.modules)
 sys.exit(f"imported {{heavy}}" if heavy else 0)
 """
-    check = start([sys.executable, "-c", code], hub, tmp_path)
-    assert check.communicate()[1] == ""
-    assert check.returncode == 0
+    assert run(hub, tmp_path, "-c", code).stderr == ""
     assert hub.requests == []
 
 
 def test_a_chapter_that_cannot_have_its_model_stops_with_one_line(hub, tmp_path):
-    status, _, errors = run_chapters(hub, tmp_path, "01", "-p", "model_name", "nobody/nothing")
-    assert status == 1
-    lines = [line for line in errors.splitlines() if "%|" not in line and line.strip()]
-    assert lines[0].startswith("ChapterError: 01_prepare_data.ipynb, cell [")
+    done = run_chapters(hub, tmp_path, "01", "-p", "model_name", "nobody/nothing")
+    assert done.returncode == 1
+    lines = (line for line in done.stderr.splitlines() if "%|" not in line and line.strip())
+    where, why, rest = lines
+    assert where.startswith("ChapterError: 01_prepare_data.ipynb, cell [")
     said = NOT_THERE.replace("PAGE", f"{hub.endpoint}/nobody/nothing")
-    assert lines[1] == f"  SourceError: model_name: 'nobody/nothing' {said}"
-    assert lines[2].startswith("  The notebook up to there: ")
-    assert lines[3:] == []
+    assert why == f"  SourceError: model_name: 'nobody/nothing' {said}"
+    assert rest.startswith("  The notebook up to there: ")
 
 
 def test_names_of_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert split_hub_name(DATASET) == (DATASET, None)
-    assert split_hub_name(f"{DATASET}@refs/pr/1") == (DATASET, "refs/pr/1")
-    assert split_hub_name("bert@v1.0") == ("bert", "v1.0")
-    assert split_hub_name("stanfordnlp/imdb") is None  # packaged
-    assert split_hub_name("stanfordnlp/imdb@main") == ("stanfordnlp/imdb", "main")
     Path("own@v1").mkdir()
-    assert split_hub_name("own@v1") is None
-    for name in ("a/b/c", "a@", "@v1", "a b", "a@b@c", "/a/b"):
-        assert split_hub_name(name) is None
+    assert split_hub_name(DATASET) == (DATASET, None)
+    for name in (f"{DATASET}@refs/pr/1", "bert@v1.0", "stanfordnlp/imdb@main"):
+        assert split_hub_name(name) == tuple(name.split("@"))
+    for name in ("stanfordnlp/imdb", "own@v1", "a/b/c", "a@", "@v1", "a b", "a@b@c", "/a/b"):
+        assert split_hub_name(name) is None  # the first is packaged, the second a folder
 
 
 @pytest.mark.parametrize(
@@ -418,26 +375,22 @@ def test_what_cannot_be_staged_is_explained_too(error, message):
 @pytest.mark.elsewhere
 def test_all_chapters_run_with_the_recipe_of_the_tutorial(hub, tmp_path):
     """First from the Hub, then chapter 02 once more without it."""
-    status, printed, errors = run_chapters(hub, tmp_path, "-f", "parameters/yelp.yaml")
-    assert status == 0, errors
+    done = run_chapters(hub, tmp_path, "-f", "parameters/yelp.yaml")
+    assert done.returncode == 0, done.stderr
     folder = tmp_path / "run"
     metrics = json.loads((folder / "metrics.json").read_text())
     assert list(metrics) == [chapter.stem for chapter in all_chapters()]
     assert metrics["01_prepare_data"]["train_rows"] == 1000
     # The stand-in's texts name their stars almost in so many words.
     assert 0.4 < metrics["05_evaluation"]["accuracy"] <= 1
-    report = printed.splitlines()
+    report = done.stdout.splitlines()
     assert [line[: len(name)] for line, name in zip(report[-7:-2], STARS, strict=True)] == STARS
     config = json.loads((folder / "model" / "config.json").read_text())
     assert list(config["id2label"].values()) == STARS
-    head = load((folder / "model" / "model.safetensors").read_bytes())["classifier.weight"]
-    assert head.shape[0] == len(STARS)
     assert len(downloads(hub)) == FILES
     assert half_files(tmp_path) == []
 
     hub.stop()
-    status, _, errors = run_chapters(hub, tmp_path, "02", "-f", "parameters/yelp.yaml")
-    assert status == 0, errors
-    cells = nbformat.read(folder / "02_dataloaders.ipynb", as_version=4).cells
-    printed = [output.text for c in cells for output in c.get("outputs", []) if "text" in output]
-    assert any(f"{MODEL} comes from the cache" in text for text in printed)
+    done = run_chapters(hub, tmp_path, "02", "-f", "parameters/yelp.yaml")
+    assert done.returncode == 0, done.stderr
+    assert f"{MODEL} comes from the cache" in (folder / "02_dataloaders.ipynb").read_text()

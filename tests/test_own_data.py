@@ -1,6 +1,5 @@
 """What chapter 07 teaches: a rare class, several labels, predictions for a file, a model on the Hub."""
 
-import json
 import os
 import subprocess
 import sys
@@ -12,8 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from hub_stand_in import HubStandIn
-from lessons import rows_of, run_here, train
-from safetensors.torch import load_file
+from lessons import rows_of, run_here
 from sklearn.metrics import f1_score
 from sklearn.utils.class_weight import compute_class_weight
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -21,12 +19,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from benchmarks import roads
 from conftest import SMOKE
 from helpers.batches import make_dataloader, to_model_inputs
-from helpers.evaluation import choose_thresholds
+from helpers.evaluation import choose_thresholds, predict
 from helpers.training import balance_weights, evaluate_model, weighted_loss
+from suite.chapters import ROOT, all_chapters, lesson
 from suite.start import check_values
-
-ROOT = Path(__file__).resolve().parent.parent
-CHAPTER = ROOT / "notebooks" / "07_your_own_data.ipynb"
 
 
 @pytest.fixture
@@ -35,66 +31,47 @@ def unbalanced(tmp_path):
     rows = [{"text": f"review number {n}, fine", "label": "good"} for n in range(90)]
     rows += [{"text": f"review number {n}, dull", "label": "bad"} for n in range(18)]
     pd.DataFrame(rows).to_csv(tmp_path / "reviews.csv", index=False)
-    own = {"dataset_name": str(tmp_path / "reviews.csv"), "run_dir": str(tmp_path / "run")}
-    return check_values({**SMOKE, **own, "num_validation": 13, "num_eval": 16, "num_train": 64})
+    own = {"dataset_name": str(tmp_path / "reviews.csv"), "run_dir": str(tmp_path / "balanced")}
+    own |= {"num_validation": 13, "num_eval": 16, "num_train": 64, "num_epochs": 2}
+    return check_values({**SMOKE, **own, "class_weights": "balanced", "learning_rate": 5e-5})
 
 
-def test_the_weights_are_those_of_scikit_learn():
+def test_the_weights_are_those_of_scikit_learn_and_change_the_loss_alone():
     labels = np.array([0] * 90 + [1] * 9 + [2])
     expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
     weights = balance_weights(labels, 3)
     assert weights.numpy() == pytest.approx(expected)
     assert weights[labels].mean() == pytest.approx(1)
-
-
-def test_a_class_without_a_row_has_a_finite_weight():
-    assert torch.isfinite(balance_weights([0, 0, 2], 3)).all()
-
-
-def test_weights_change_the_loss_alone():
-    logits = torch.tensor([[1.0, -1.0], [0.5, 0.5], [-1.0, 2.0]], requires_grad=True)
+    assert torch.isfinite(balance_weights([0, 0, 2], 3)).all()  # a class without a row
+    logits = torch.tensor([[1.0, -1.0, 0.0], [0.5, 0.5, 1.0], [-1.0, 2.0, 0.0]])
     labels = torch.tensor([0, 1, 0])
     each = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-    weights = torch.tensor([0.6, 3.0])
     weighted = weighted_loss(logits, labels, weights).item()
     assert weighted == pytest.approx((weights[labels] * each).mean().item())
 
 
-@pytest.mark.parametrize("road", ["model", "trainer"])
-def test_weights_reach_the_road(unbalanced, road):
-    """With a loss that the frequent class has less of, the rare one becomes more probable."""
-    shares = {}
-    for choice in ("none", "balanced"):
-        settings = replace(
-            unbalanced,
-            class_weights=choice,
-            run_dir=f"{unbalanced.run_dir}-{choice}",
-            learning_rate=5e-5,
-        )
-        folder = train(road, settings)
-        rows = rows_of(settings)["eval"]
-        model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-        inputs = {"input_ids": torch.tensor([rows[0]["input_ids"]])}
-        with torch.no_grad():
-            shares[choice] = model(**inputs).logits.softmax(dim=-1)[0, 0].item()
-        assert model.config.id2label[0] == "bad"
-    assert shares["balanced"] > shares["none"] + 0.02
-
-
 @pytest.mark.parametrize("road, number", [("model", "04"), ("trainer", "08")])
-def test_the_best_epoch_is_chosen_by_the_plain_loss(unbalanced, road, number):
-    settings = replace(unbalanced, class_weights="balanced")
-    folder = train(road, settings)
-    names = run_here(number, settings, until="save-model")
-    rows = to_model_inputs(rows_of(settings))["validation"]
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForSequenceClassification.from_pretrained(folder)
-    loss, _ = evaluate_model(model, make_dataloader(rows, tokenizer, 8), torch.device("cpu"))
-    if road == "model":
-        chosen = min(loss for loss, _ in names["checkpoints"].epochs)
-    else:
-        chosen = names["trainer"].state.best_metric
-    assert chosen == pytest.approx(loss, abs=1e-5)
+def test_weights_reach_the_road_and_the_plain_loss_chooses_the_best_epoch(unbalanced, road, number):
+    """With a loss that the frequent class has less of, the rare one becomes more probable."""
+    shares, plain = (
+        [],
+        replace(unbalanced, class_weights="none", run_dir=f"{unbalanced.run_dir}-no"),
+    )
+    for settings in (plain, unbalanced):
+        rows = to_model_inputs(rows_of(settings))["validation"]
+        names = run_here(number, settings, until="save-model")
+        folder = Path(settings.run_dir, road)
+        model = AutoModelForSequenceClassification.from_pretrained(folder)
+        assert model.config.id2label[0] == "bad"
+        loader = make_dataloader(rows, AutoTokenizer.from_pretrained(folder), 8)
+        loss, _ = evaluate_model(model, loader, model.device)
+        if road == "model":
+            chosen = min(loss for loss, _ in names["checkpoints"].epochs)
+        else:
+            chosen = names["trainer"].state.best_metric
+        assert chosen == pytest.approx(loss, abs=1e-5)
+        shares.append(predict(model, loader, model.device)[:, 0].mean())
+    assert shares[1] > shares[0] + 0.02
 
 
 def test_weights_reach_keras(unbalanced, monkeypatch):
@@ -106,13 +83,11 @@ def test_weights_reach_keras(unbalanced, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(keras.Model, "fit", fit)
-    monkeypatch.setattr(roads, "get_roads", lambda *arguments, **others: {})
-    monkeypatch.setattr(roads, "largest_difference", lambda *arguments: 0.0)
-    settings = replace(unbalanced, class_weights="balanced")
-    labels = rows_of(settings)["train"]["label"]
+    nothing = dict.fromkeys(roads.ROADS, {"losses": [0.0], "logits": [0.0]})
+    monkeypatch.setattr(roads, "get_roads", lambda *arguments, **others: nothing)
+    weights = balance_weights(rows_of(unbalanced)["train"]["label"][:], 2).tolist()
     with pytest.raises(KeyboardInterrupt):
-        run_here("09", settings)
-    weights = balance_weights(labels, 2).tolist()
+        run_here("09", unbalanced)
     assert given["class_weight"] == pytest.approx(dict(enumerate(weights)))
 
 
@@ -133,56 +108,36 @@ def test_the_thresholds_are_the_best_ones():
 
 
 def test_the_thresholds_of_the_chapter_come_from_validation_rows():
-    cells = json.loads(CHAPTER.read_text(encoding="utf-8"))["cells"]
-    (source,) = ("".join(cell["source"]) for cell in cells if cell["id"] == "score-topics")
-    (call,) = (line for line in source.splitlines() if "choose_thresholds" in line)
-    assert 'loaders["validation"]' in call
+    (chapter,) = [path for path in all_chapters() if path.stem.startswith("07")]
+    assert 'choose_thresholds(*answer(loaders["validation"]))' in lesson(chapter)["score-topics"]
 
 
 TEXTS = ["عمل رائع جدا", "Great 😀 film", "Ganz nett", 'He said "no",\nand left.', "سيئ", "Dull"]
-ELSEWHERE = """
-import sys, torch
-from safetensors.torch import save_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-name, out = sys.argv[1:]
-model = AutoModelForSequenceClassification.from_pretrained(name)
-with torch.no_grad():
-    logits = model(**AutoTokenizer.from_pretrained(name)("A film.", return_tensors="pt")).logits
-save_file({"logits": logits}, out)
-"""
 
 
 def test_the_chapter_takes_an_own_file_and_puts_the_model_on_the_hub(tmp_path, loopback):
-    rows = [
-        {"comment": f"{text} {n}", "stars": stars}
-        for n in range(40)
-        for stars, text in zip((1, 2, 3, 3, 3, 1), TEXTS, strict=True)
-    ]
-    pd.DataFrame(rows).to_csv(tmp_path / "mine.csv", index=False, encoding="utf-16")
+    comments = [f"{text} {n}" for n in range(40) for text in TEXTS]
+    rows = pd.DataFrame({"comment": comments, "stars": [1, 2, 3, 3, 3, 1] * 40})
+    rows.to_csv(tmp_path / "mine.csv", index=False, encoding="utf-16")
     command = [sys.executable, "-m", "suite", "run", "07", "-f", "parameters/smoke.yaml"]
     command += ["-p", "run_dir", tmp_path / "run", "-p", "dataset_name", tmp_path / "mine.csv"]
     command += ["-p", "text_column", "comment", "-p", "label_column", "stars"]
     command += ["-p", "hub_model_id", "me/mine"]
     with HubStandIn({}) as hub:
-        environment = {
-            **os.environ,
-            "HF_ENDPOINT": hub.endpoint,
-            "HF_TOKEN": "hf_x",
-            "HF_HOME": str(tmp_path / "home"),
-        }
+        environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_TOKEN": "hf_x"}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         _, files = hub.repositories["models", "me/mine"].find("main")
         assert hub.private["models", "me/mine"]
-        there = [sys.executable, "-c", ELSEWHERE]
-        for name in ("me/mine", tmp_path / "run" / "balanced" / "model"):
-            out = tmp_path / f"{Path(name).name}.safetensors"
-            subprocess.run([*there, name, out], env=environment, check=True, capture_output=True)
-    one, other = (load_file(tmp_path / f"{name}.safetensors") for name in ("mine", "model"))
-    assert torch.equal(one["logits"], other["logits"])
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    logits = []
+    for folder in (tmp_path, tmp_path / "run" / "balanced" / "model"):
+        inputs = AutoTokenizer.from_pretrained(folder)("A film.", return_tensors="pt")
+        logits.append(AutoModelForSequenceClassification.from_pretrained(folder)(**inputs).logits)
+    assert torch.equal(*logits)
     card = files["README.md"].decode()
-    assert "| class | precision | recall | F1 | texts |" in card
+    assert "| class | precision | recall | F1 | texts |" in card and "mine.csv" in card
     assert not any(str(tmp_path).encode() in content for content in files.values())
     predictions = pd.read_csv(tmp_path / "run" / "predictions.csv")
     assert list(predictions) == ["id", "review", "prediction", "confidence"]

@@ -40,7 +40,7 @@ if os.name == "posix":
 # Fixtures that take long to make.
 SHARED = ("two_trainings", "trapped", "one_process", "bare", "checked", "chapter_1")
 # These take so long that `make test` leaves their tests to `make test-elsewhere`.
-LONG = ("smoke_run", "measured", "one_and_two")
+LONG = ("smoke_run", "measured")
 
 
 def groups():

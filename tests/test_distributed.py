@@ -4,116 +4,115 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+from accelerate import Accelerator
 from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from conftest import SMOKE, where_all_stand
 from helpers.distributed import all_reduce_seconds
 from suite.chapters import ROOT
 from suite.launch import CONFIGS, LaunchError, check_before_launch, launch_command, write_settings
+from suite.start import check_values
 
 # One process: each uses both cores anyway, and two jobs at once would share a port.
 pytestmark = pytest.mark.xdist_group("distributed")
+ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+# The chapter's script, which also looks whether the model is freed before the process group.
+# Otherwise a job hangs at its end now and then, in one of some ten launches on a busy machine: the
+# model would be the last to hold the group. Its destructor joins the threads of gloo and keeps the
+# GIL, for which such a thread may wait to free the tensor that it has just sent.
 SCRIPT = """
+import gc
 import sys
 from pathlib import Path
 
+from accelerate import Accelerator
+from torch.nn.parallel import DistributedDataParallel
+
 from helpers.distributed import train_distributed
 
+end_training = Accelerator.end_training
+
+def check_and_end(self):
+    left = [thing for thing in gc.get_objects() if isinstance(thing, DistributedDataParallel)]
+    assert not left, "a model is left"
+    print("no model is left")
+    end_training(self)
+
+Accelerator.end_training = check_and_end
 train_distributed(Path(sys.argv[1]))
 """
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
-def command(folder, num_processes, script=SCRIPT):
+def command(folder, num_processes):
     """The command of the chapter, with its script beside the settings."""
-    (folder / "train.py").write_text(script)
+    (folder / "train.py").write_text(SCRIPT)
     return launch_command(folder / "train.py", folder, num_processes)
 
 
-@pytest.fixture(autouse=True)
-def no_accelerator_yet():
-    """`Trainer` in a test of another file leaves one behind in this process."""
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
-@pytest.fixture(scope="module")
-def one_and_two(tmp_path_factory):
-    """One process with batches of 16, and two with batches of 8 each, on the same rows."""
-    from suite.start import check_values
-
-    folder = tmp_path_factory.mktemp("distributed")
+@pytest.mark.elsewhere
+def test_two_processes_take_the_steps_of_one_with_twice_the_batch(tmp_path, record_property):
+    """And count every row once, although the last batch is uneven."""
     sizes = {"num_train": 96, "num_validation": 16, "num_eval": 43, "max_length": 64}
+    common = {**sizes, "num_epochs": 1, "device": "cpu", "run_dir": str(tmp_path / "run")}
     metrics, weights = {}, {}
-    for processes, batch_size in ((1, 16), (2, 8)):
-        settings = check_values(
-            {
-                **sizes,
-                "batch_size": batch_size,
-                "num_epochs": 1,
-                "device": "cpu",
-                "run_dir": str(folder / "run"),
-            }
-        )
-        job = folder / str(processes)
+    for number in (1, 2):
+        job = tmp_path / str(number)
+        settings = check_values({**common, "batch_size": 16 // number})
         write_settings(settings, job, dropout=False)
-        run = subprocess.run(
-            command(job, processes), env=ENVIRONMENT, capture_output=True, text=True, timeout=300
-        )
+        run = subprocess.run(command(job, number), env=ENV, capture_output=True, text=True)
         assert run.returncode == 0, run.stderr[-3000:]
-        metrics[processes] = json.loads((job / "metrics.json").read_text())
-        weights[processes] = load_file(job / "model" / "model.safetensors")
-    return metrics, weights
-
-
-def test_two_processes_take_the_steps_of_one_with_twice_the_batch(one_and_two, record_property):
-    metrics, weights = one_and_two
+        assert run.stdout.count("no model is left") == number
+        metrics[number] = json.loads((job / "metrics.json").read_text())
+        weights[number] = load_file(job / "model" / "model.safetensors")
     assert metrics[1]["steps"] == metrics[2]["steps"] == 6
     losses = zip(metrics[1]["losses"], metrics[2]["losses"], strict=True)
     losses = max(abs(one - two) for one, two in losses)
-    difference = max(
-        (weights[1][name] - weights[2][name]).abs().max().item() for name in weights[1]
-    )
+    difference = max((weights[1][n] - weights[2][n]).abs().max().item() for n in weights[1])
     record_property("1 and 2 processes: largest difference of losses", losses)
     record_property("1 and 2 processes: largest difference of weights", difference)
-    assert losses <= 1e-5
-    assert difference <= 1e-5
-
-
-def test_every_row_is_counted_once_although_the_last_batch_is_uneven(one_and_two):
-    metrics, _ = one_and_two
-    assert 43 % 16 and 43 % 8
+    assert losses <= 1e-5 and difference <= 1e-5
     assert metrics[1]["rows_counted"] == metrics[2]["rows_counted"] == 43
     assert metrics[1]["accuracy"] == metrics[2]["accuracy"]
 
 
+def workers(job):
+    """The ids of the processes that train and have a connection to each other."""
+    return [
+        child.pid
+        for child in psutil.Process(job.pid).children(recursive=True)
+        if "train.py" in (said := " ".join(child.cmdline()))
+        and "launch" not in said
+        and child.net_connections()
+    ]
+
+
 @pytest.mark.elsewhere
 def test_a_killed_process_ends_the_job_with_an_error(smoke, tmp_path):
-    from dataclasses import replace
-
     write_settings(replace(smoke, num_epochs=1000, device="cpu"), tmp_path)
     with Path(tmp_path, "log").open("w") as log:
-        job = subprocess.Popen(command(tmp_path, 2), env=ENVIRONMENT, stdout=log, stderr=log)
+        job = subprocess.Popen(command(tmp_path, 2), env=ENV, stdout=log, stderr=log)
     try:
-        workers = wait_for_workers(job.pid, 2)
+        end = time.monotonic() + 300
+        while len(pids := workers(job)) < 2:
+            assert time.monotonic() < end, "2 processes did not start"
+            time.sleep(0.2)
         time.sleep(5)
         assert job.poll() is None
-        os.kill(workers[1], signal.SIGKILL)
+        os.kill(pids[1], signal.SIGKILL)
         assert job.wait(timeout=60) != 0
-        assert not any(psutil.pid_exists(pid) for pid in workers)
+        assert not any(psutil.pid_exists(pid) for pid in pids)
     finally:
-        for process in (
-            psutil.Process(job.pid).children(recursive=True) if job.poll() is None else []
-        ):
-            process.kill()
+        if job.poll() is None:
+            for process in psutil.Process(job.pid).children(recursive=True):
+                process.kill()
         job.kill()
     assert not (tmp_path / "metrics.json").exists()
 
@@ -134,10 +133,6 @@ wait $!
 
 @pytest.mark.elsewhere
 def test_a_lost_network_does_not_stop_the_processes_of_one_machine(tmp_path):
-    from dataclasses import replace
-
-    from suite.start import check_values
-
     namespaces = ["unshare", "-rnum"]
     able = "ip addr add 10.9.9.9/32 dev lo && mount --bind /etc/hosts /etc/hosts"
     if subprocess.run([*namespaces, "sh", "-c", able], capture_output=True).returncode:
@@ -145,69 +140,14 @@ def test_a_lost_network_does_not_stop_the_processes_of_one_machine(tmp_path):
     settings = check_values({**SMOKE, "batch_size": 1, "device": "cpu"})
     write_settings(replace(settings, run_dir=str(tmp_path / "run")), tmp_path)
     started = [*namespaces, "sh", "-ec", NETWORK_LOST, "sh", *command(tmp_path, 2)]
-    environment = {**ENVIRONMENT, "FOLDER": str(tmp_path)}
+    env = {**ENV, "FOLDER": str(tmp_path)}
     with Path(tmp_path, "log").open("w+") as log:
-        job = subprocess.Popen(started, env=environment, stdout=log, stderr=log)
+        job = subprocess.Popen(started, env=env, stdout=log, stderr=log)
         try:
             assert job.wait(timeout=120) == 0, (tmp_path / "log").read_text()[-3000:]
         except subprocess.TimeoutExpired:
             pytest.fail(where_all_stand(job, log))
     assert json.loads((tmp_path / "metrics.json").read_text())["steps"] == 16
-
-
-NO_MODEL_LEFT = """
-import gc
-import sys
-from pathlib import Path
-
-from accelerate import Accelerator
-from torch.nn.parallel import DistributedDataParallel
-
-from helpers.distributed import train_distributed
-
-end_training = Accelerator.end_training
-
-def check_and_end(self):
-    left = [thing for thing in gc.get_objects() if isinstance(thing, DistributedDataParallel)]
-    assert not left, "a model is left"
-    end_training(self)
-
-Accelerator.end_training = check_and_end
-train_distributed(Path(sys.argv[1]))
-"""
-
-
-@pytest.mark.elsewhere
-def test_the_model_is_freed_before_the_process_group(smoke, tmp_path):
-    """Otherwise a job hangs at its end now and then, in one of some ten launches on a busy machine.
-
-    The model would be the last to hold the group. Its destructor joins the threads of gloo and keeps
-    the GIL, for which such a thread may wait to free the tensor that it has just sent.
-    """
-    write_settings(smoke, tmp_path, device="cpu")
-    run = subprocess.run(
-        command(tmp_path, 2, NO_MODEL_LEFT),
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-
-
-def wait_for_workers(pid, number, seconds=300):
-    """Return the ids of the processes that train, once they have a connection to each other."""
-    end = time.time() + seconds
-    while time.time() < end:
-        children = [
-            child
-            for child in psutil.Process(pid).children(recursive=True)
-            if "train.py" in " ".join(child.cmdline()) and "launch" not in " ".join(child.cmdline())
-        ]
-        if len(children) == number and all(child.net_connections() for child in children):
-            return [child.pid for child in children]
-        time.sleep(0.2)
-    raise AssertionError(f"{number} processes did not start")
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
@@ -218,28 +158,23 @@ def test_accelerate_reads_the_config(path):
 
 
 def test_the_launcher_refuses_what_it_cannot_start(monkeypatch):
+    """`Trainer` in a test of another file leaves an Accelerator behind in this process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     check_before_launch(2, "auto")
-    monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
-    with pytest.raises(LaunchError, match="restart the kernel"):
-        check_before_launch(2, "auto")
-    check_before_launch(2, "cpu")
-
-
-def test_more_processes_than_gpus_are_refused(monkeypatch):
+    with pytest.raises(LaunchError, match="3 processes asked for, but there are 2 GPUs"):
+        check_before_launch(3, "auto")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     with pytest.raises(LaunchError, match="2 processes asked for, but there is 1 GPU"):
         check_before_launch(2, "auto")
-
-
-def test_an_accelerator_made_before_is_refused():
-    code = (
-        "from accelerate import Accelerator; Accelerator(cpu=True)\n"
-        "from suite.launch import check_before_launch; check_before_launch(2, 'cpu')"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert run.returncode == 1
-    assert "LaunchError: a cell has made an Accelerator" in run.stderr
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
+    with pytest.raises(LaunchError, match="used the GPU already"):
+        check_before_launch(1, "auto")
+    check_before_launch(2, "cpu")
+    Accelerator(cpu=True)
+    with pytest.raises(LaunchError, match="a cell has made an Accelerator"):
+        check_before_launch(2, "cpu")
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_the_model_of_all_reduce_is_that_of_a_ring():

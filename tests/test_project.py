@@ -26,7 +26,7 @@ PACKAGES = ("helpers", "suite", "maintenance", "benchmarks")
 CI = [ROOT / ".ci" / "run", ROOT / ".github" / "workflows" / "ci.yml"]
 REQUIREMENTS = [Requirement(line) for line in PYPROJECT["project"]["dependencies"]]
 EXTRAS = {
-    name: [Requirement(line) for line in lines]
+    name: list(map(Requirement, lines))
     for name, lines in PYPROJECT["project"]["optional-dependencies"].items()
 }
 
@@ -36,13 +36,12 @@ def imported(path):
     source = path.read_text(encoding="utf-8")
     if path.suffix == ".ipynb":
         cells = nbformat.reads(source, as_version=4).cells
-        source = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
-        source = re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE)
+        code = [c.source for c in cells if c.cell_type == "code" and c.id != "setup"]
+        source = "\n".join(code)
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module.split(".")[0]
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module]
+            yield from (name.split(".")[0] for name in names)
 
 
 def test_every_import_is_a_declared_dependency():
@@ -79,35 +78,30 @@ def test_the_lowest_versions_are_those_of_pyproject():
 
 def test_the_conda_environment_installs_the_project_and_lists_nothing_again():
     dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    conda = [item for item in dependencies if isinstance(item, str)]
-    pip = next(item["pip"] for item in dependencies if isinstance(item, dict))
+    *conda, pip = dependencies
     assert [re.split("[=<>]", item)[0] for item in conda] == ["python", "pip"]
-    index, *rest = pip
-    assert index == "--extra-index-url https://download.pytorch.org/whl/cpu"
-    assert rest == ["--constraint constraints.txt", "--editable .[keras,lab,test]"]
+    assert pip["pip"] == [
+        "--extra-index-url https://download.pytorch.org/whl/cpu",
+        "--constraint constraints.txt",
+        "--editable .[keras,lab,test]",
+    ]
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "parameters").glob("*.yaml")), ids=lambda path: path.name
-)
+@pytest.mark.parametrize("path", sorted(ROOT.glob("parameters/*.yaml")), ids=lambda path: path.name)
 def test_parameter_files_are_accepted(path):
-    values = yaml.safe_load(path.read_text())
-    assert set(values) <= set(PARAMETERS)
-    check_values(values)
+    check_values(yaml.safe_load(path.read_text()))
 
 
-def test_help_lists_every_target():
-    targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
-    phony = set(re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[1].split())
-    assert targets == phony
-    assert all(re.search(rf"^{target}:.*## \w", MAKEFILE, re.MULTILINE) for target in targets)
-
-
-def test_every_make_command_that_is_named_exists():
+def test_every_make_target_is_unique_and_has_help_and_every_one_that_is_named_exists():
+    targets = re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE)
+    assert targets == re.findall(r"^([a-z-]+):.*## \w", MAKEFILE, re.MULTILINE)
+    assert sorted(targets) == sorted(
+        re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[1].split()
+    )
     command = r"(?:`|^|run: |/usr/bin/time -v )make ([a-z-]+)"
     for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *CI]:
-        for target in re.findall(command, path.read_text(encoding="utf-8"), re.MULTILINE):
-            assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE), f"{path.name}: make {target}"
+        named = re.findall(command, path.read_text(encoding="utf-8"), re.MULTILINE)
+        assert set(named) <= set(targets), path.name
 
 
 def test_ci_runs_every_kind_of_test():
@@ -117,13 +111,9 @@ def test_ci_runs_every_kind_of_test():
         assert wanted <= set(re.findall(r"make (\S+)$", path.read_text(), re.MULTILINE)), path.name
 
 
-def test_the_readme_is_short_and_leads_to_every_chapter():
+def test_the_readme_is_short_leads_to_every_chapter_and_has_the_figures_of_the_benchmarks():
     assert len(README.splitlines()) <= 130 and len(README.encode()) <= 9000
-    for path in all_chapters():
-        assert f"(notebooks/{path.name})" in README
-
-
-def test_the_figures_of_the_readme_are_those_of_the_benchmarks():
+    assert all(f"(notebooks/{path.name})" in README for path in all_chapters())
     rows = README[README.index("## How fast") :].split("\n\n")[1].splitlines()[2:]
     measured = (ROOT / "docs" / "benchmarks.md").read_text().partition("**imdb")[0].splitlines()
     for row in rows:

@@ -26,9 +26,8 @@ def texts_of(dataloader):
 
 
 @pytest.mark.parametrize(("shuffle", "grouped"), [(False, False), (True, False), (True, True)])
-def test_every_row_comes_once_in_every_epoch_with_its_label_and_as_little_padding_as_can_be(
-    smoke, rows, tokenizer, shuffle, grouped
-):
+def test_every_row_comes_once_and_little_padding(smoke, rows, tokenizer, shuffle, grouped):
+    """In every epoch, with its label; a batch is as long as its longest text, and masks the padding."""
     dataloader = make_dataloader(rows, tokenizer, 10, shuffle, grouped, seed=1)
     dataset = rows_of(smoke)["train"]
     wanted = sorted(zip(map(tuple, dataset["input_ids"]), dataset["label"], strict=True))

@@ -1,7 +1,4 @@
-"""JupyterLab in a real browser: every chapter opened, run and looked at. Screenshots go to runs/screenshots.
-
-`make test-browser` installs JupyterLab and Playwright; Chromium is the system's.
-"""
+"""JupyterLab in a real browser: every chapter opened, run and looked at. Screenshots go to runs/screenshots."""
 
 import json
 import os
@@ -25,27 +22,11 @@ pytestmark = [pytest.mark.browser]
 TimeoutError = pytest.importorskip("playwright.sync_api").TimeoutError
 
 ROOT = Path(__file__).resolve().parent.parent
-SETTINGS = {
-    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
-    # Cells out of sight stay in the page, so that a test can look at them.
-    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
-}
-
-
-def answers(address):
-    try:
-        urllib.request.urlopen(address, timeout=5).close()
-    except OSError:
-        return False
-    return True
 
 
 @pytest.fixture(scope="module")
 def lab(request, tmp_path_factory):
-    """JupyterLab on loopback, in a theme, on chapters with the smoke parameters: the address of a chapter.
-
-    It has to be filled with a mode, "lab" or "doc", and a file.
-    """
+    """JupyterLab in a theme, with the smoke parameters: an address to fill with "lab" or "doc" and a file."""
     folder = tmp_path_factory.mktemp("lab")
     for name in ("notebooks", "images"):
         shutil.copytree(ROOT / name, folder / name)
@@ -57,8 +38,13 @@ def lab(request, tmp_path_factory):
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
         nbformat.write(notebook, path)
-    theme = {"theme": f"JupyterLab {request.param}"}
-    settings = {**SETTINGS, "@jupyterlab/apputils-extension:themes": theme}
+    lab, news = "@jupyterlab/", {"fetchNews": "false", "checkForUpdates": False}
+    settings = {
+        f"{lab}apputils-extension:themes": {"theme": f"JupyterLab {request.param}"},
+        f"{lab}apputils-extension:notification": news,
+        # Cells out of sight stay in the page, so that a test can look at them.
+        f"{lab}notebook-extension:tracker": {"windowingMode": "none"},
+    }
     (folder / "app").mkdir()
     (folder / "app" / "overrides.json").write_text(json.dumps(settings))
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
@@ -69,7 +55,6 @@ def lab(request, tmp_path_factory):
     options = {
         "ServerApp.ip": "127.0.0.1",
         "ServerApp.port": port,
-        "ServerApp.port_retries": 0,
         "ServerApp.root_dir": folder,
         "IdentityProvider.token": token,
         "LabApp.app_settings_dir": folder / "app",
@@ -81,9 +66,14 @@ def lab(request, tmp_path_factory):
             command, env=environment, stdout=log, stderr=log, start_new_session=True
         )
         end = time.monotonic() + 60
-        while not answers(f"{address}/api?token={token}"):
-            assert time.monotonic() < end, (folder / "log").read_text()[-3000:]
-            time.sleep(0.2)
+        while time.monotonic() < end:
+            try:
+                urllib.request.urlopen(f"{address}/api?token={token}", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.2)
+        else:
+            raise AssertionError((folder / "log").read_text()[-3000:])
         yield f"{address}/{{}}/tree/notebooks/{{}}?token={token}&reset"
         server.terminate()
         server.wait(30)
@@ -109,15 +99,6 @@ def run_all(page):
     page.wait_for_function(ended, timeout=10 * MINUTE)
 
 
-def boxes(page, selector):
-    """(left, right, height) of each element, in pixels."""
-    return page.evaluate(
-        "selector => [...document.querySelectorAll(selector)].map(e => e.getBoundingClientRect())"
-        ".map(box => [box.left, box.right, box.height])",
-        selector,
-    )
-
-
 CASES = [("Light", path) for path in all_chapters()]
 CASES += [("Dark", path) for path in reversed(all_chapters())]
 
@@ -133,7 +114,6 @@ def test_a_chapter_runs_in_jupyterlab(lab, path, page, request):
     dark = request.node.callspec.params["lab"] == "Dark"
     page.goto(lab.format("doc" if dark else "lab", path.name))
     page.wait_for_selector("#jupyterlab-splash", state="detached")
-    page.wait_for_selector(".jp-Notebook .jp-CodeCell")
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
     run_all(page)
 
@@ -149,12 +129,13 @@ def test_a_chapter_runs_in_jupyterlab(lab, path, page, request):
 
     stored = nbformat.read(path, as_version=4).cells
     outputs = [output for cell in stored for output in cell.get("outputs", [])]
-    ((left, right, _),) = boxes(page, ".jp-NotebookPanel-notebook")
-    figures = boxes(page, ".jp-RenderedImage img")
+    panel = page.locator(".jp-NotebookPanel-notebook").bounding_box()
+    figures = [e.bounding_box() for e in page.locator(".jp-RenderedImage img").all()]
     assert len(figures) == sum("image/png" in output.get("data", {}) for output in outputs)
-    assert all(end - start >= 400 and height >= 150 for start, end, height in figures)
-    for start, end, _ in [*figures, *boxes(page, ".jp-RenderedHTMLCommon table")]:
-        assert left < start and end < right
+    assert all(box["width"] >= 400 and box["height"] >= 150 for box in figures)
+    tables = [e.bounding_box() for e in page.locator(".jp-RenderedHTMLCommon table").all()]
+    for box in figures + tables:
+        assert 0 < box["x"] - panel["x"] < panel["width"] - box["width"]
 
     bars = page.locator('[data-mime-type="application/vnd.jupyter.stderr"]').all_inner_texts()
     # A chapter alone also trains what it would find elsewhere.

@@ -1,8 +1,4 @@
-"""The set-up cell on a machine without the suite: an environment as Colab preloads it, an empty folder.
-
-The project has an address that `make links` has written, and comes from a local git repository in
-place of it, by git's own `insteadOf`.
-"""
+"""The set-up cell without the suite: with what Colab preloads, in an empty folder, the project in a git repository."""
 
 import json
 import os
@@ -32,6 +28,7 @@ PRELOADED = {
     "ipykernel": "7.0.1",
 }
 KEPT = ("numpy", "torch")
+# git takes the project from a local repository in place of this, by its own `insteadOf`.
 A_HOME = "an-owner/suite"
 FIRST = all_chapters()[0].name
 
@@ -68,23 +65,20 @@ def bare(tmp_path_factory):
     (packages,) = folder.glob("lib/python*/site-packages")
     (packages / "google" / "colab").mkdir(parents=True)
     (packages / "as_in_colab.pth").write_text("import google.colab\n")
-    spec = ("-m", "ipykernel", "install", "--prefix", folder, "--name", "bare")
-    call(folder / "bin" / "python", *spec)
+    python = folder / "bin" / "python"
+    call(python, "-m", "ipykernel", "install", "--prefix", folder, "--name", "bare")
     return folder
 
 
 @pytest.fixture
 def chapters(bare, remote, monkeypatch):
     """Let papermill find the kernel `bare`, and git the repository `remote`; its folder of chapters."""
-    for name, value in {
-        "JUPYTER_PATH": bare / "share" / "jupyter",
-        "PATH": f"{bare / 'bin'}{os.pathsep}{os.environ['PATH']}",
-        "OMP_NUM_THREADS": 1,
-        "GIT_CONFIG_COUNT": 1,
-        "GIT_CONFIG_KEY_0": f"url.file://{remote}.insteadOf",
-        "GIT_CONFIG_VALUE_0": f"https://github.com/{A_HOME}",
-    }.items():
-        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("JUPYTER_PATH", str(bare / "share" / "jupyter"))
+    monkeypatch.setenv("PATH", f"{bare / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.file://{remote}.insteadOf")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", f"https://github.com/{A_HOME}")
     return remote / "notebooks"
 
 

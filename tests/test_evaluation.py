@@ -25,7 +25,7 @@ def test_metrics_equal_those_of_scikit_learn(num_classes, lowest):
     predictions = np.maximum(predictions, lowest)
     metric = evaluate.combine([metric_folder("accuracy"), metric_folder("macro_f1")])
     for start in range(0, 200, 64):
-        rows = torch.tensor([references, predictions])[:, start : start + 64]
+        rows = torch.tensor(np.array([references, predictions]))[:, start : start + 64]
         metric.add_batch(references=rows[0], predictions=rows[1])
     results = metric.compute()
     macro_f1 = f1_score(references, predictions, average="macro", zero_division=0)

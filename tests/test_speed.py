@@ -26,19 +26,15 @@ def model():
 
 def batch(texts=4, tokens=11, padding=5):
     mask = torch.ones(texts, tokens, dtype=torch.long)
-    if padding:
-        mask[1, -padding:] = 0
-    generator = torch.Generator().manual_seed(1)
-    input_ids = torch.randint(0, 99, (texts, tokens), generator=generator)
+    mask[1, tokens - padding :] = 0
+    input_ids = torch.randint(0, 99, (texts, tokens), generator=torch.Generator().manual_seed(1))
     return {"input_ids": input_ids, "attention_mask": mask, "labels": torch.arange(texts) % 3}
 
 
 @pytest.mark.parametrize("padding", [0, 5])
 @pytest.mark.parametrize("training", [False, True])
-def test_reading_the_first_token_only_changes_neither_logits_nor_gradients(
-    model, padding, training, tmp_path
-):
-    """And what is saved afterwards is an ordinary BERT."""
+def test_reading_the_first_token_only_changes_nothing(model, padding, training, tmp_path):
+    """Neither logits nor gradients, and what is saved afterwards is an ordinary BERT."""
     model.train(training)
     names = list(model.state_dict())
     expected = model(**batch(padding=padding))
@@ -77,9 +73,8 @@ def test_bf16_is_used_where_the_processor_has_instructions_for_it(monkeypatch):
     assert not speed.has_fast_bf16(torch.device("cpu"))
 
 
-def test_autocast_leaves_weights_gradients_and_loss_in_float32_and_then_attention_too(
-    model, monkeypatch
-):
+def test_what_stays_float32_within_autocast(model, monkeypatch):
+    """Weights, gradients and loss; attention where it is asked for."""
     attend = torch.nn.functional.scaled_dot_product_attention
     kinds = []
 

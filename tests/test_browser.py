@@ -116,7 +116,6 @@ def test_a_chapter_runs_in_jupyterlab(lab, path, page, request):
     page.wait_for_selector("#jupyterlab-splash", state="detached")
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
     run_all(page)
-
     # The window gets as high as the notebook, so that nothing is out of sight.
     height = page.evaluate("document.querySelector('.jp-WindowedPanel-viewport').scrollHeight")
     page.set_viewport_size({"width": WIDTH, "height": height + 200})

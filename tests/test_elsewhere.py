@@ -198,8 +198,7 @@ def machine(monkeypatch):
 def test_where_all_is_there_the_versions_are_shown(machine, capsys):
     bare_machine.install()
     table = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    assert table["where"] == "this kernel"
-    assert table["python"] == sys.version.split()[0]
+    assert (table["where"], table["python"]) == ("this kernel", sys.version.split()[0])
     assert set(table) >= {"device", "torch", "numpy", "transformers", "datasets"}
     assert machine == [((), {name: bare_machine.version(name) for name in KEPT})]
 
@@ -210,8 +209,7 @@ def test_a_torch_that_is_too_old_stays_and_is_named(machine, monkeypatch):
     said = r"^torch 2.8.0\+cu126 is installed, the suite needs torch>=.*"
     with pytest.raises(InstallError, match=said) as raised:
         bare_machine.install()
-    assert "\n" not in str(raised.value)
-    assert machine == []
+    assert "\n" not in str(raised.value) and machine == []
 
 
 def test_a_package_loaded_in_another_version_asks_for_a_restart(machine, monkeypatch):

@@ -1,16 +1,10 @@
-"""The set-up cell on a machine without the suite: an environment as Colab preloads it, an empty folder.
-
-The project has an address that `make links` has written, and comes from a local git repository in
-place of it, by git's own `insteadOf`.
-"""
+"""The set-up cell without the suite: with what Colab preloads, in an empty folder, the project in a git repository."""
 
 import json
 import os
 import subprocess
 import sys
-import tomllib
 from copy import deepcopy
-from pathlib import Path
 
 import nbformat
 import papermill
@@ -19,12 +13,11 @@ import yaml
 from papermill.exceptions import PapermillExecutionError
 
 from conftest import SMOKE, copy_of_project
+from maintenance.links import project
 from suite import bare_machine
+from suite.bare_machine import InstallError
 from suite.chapters import all_chapters
 from suite.runner import kernel_config
-
-ROOT = Path(__file__).resolve().parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # What the machine has before. Newer than the suite needs, as old as it takes, and too old.
 PRELOADED = {
@@ -34,23 +27,32 @@ PRELOADED = {
     "transformers": "5.0.0",
     "ipykernel": "7.0.1",
 }
-KEPT = ("torch", "numpy")
+KEPT = ("numpy", "torch")
+# git takes the project from a local repository in place of this, by its own `insteadOf`.
 A_HOME = "an-owner/suite"
+FIRST = all_chapters()[0].name
 
 
-def git(folder, *command):
-    subprocess.run(["git", *command], cwd=folder, check=True, capture_output=True)
+def call(*command, **options):
+    done = subprocess.run(command, capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def pip(environment, *command, **options):
+    command = ("-m", "pip", "--disable-pip-version-check", *command)
+    return call(environment / "bin" / "python", *command, **options)
 
 
 @pytest.fixture(scope="module")
 def remote(tmp_path_factory):
     """A git repository with the files of this one, as they are now, an address and a tag of its release."""
     folder = copy_of_project(tmp_path_factory.mktemp("remote"), A_HOME)
-    git(folder, "init", "--quiet")
-    git(folder, "add", ".")
-    author = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-    git(folder, *author, "commit", "--quiet", "--message", "All")
-    git(folder, *author, "tag", f"v{PROJECT['version']}")
+    author = ("git", "-c", "user.name=a", "-c", "user.email=a@example.org")
+    call("git", "init", "--quiet", cwd=folder)
+    call("git", "add", ".", cwd=folder)
+    call(*author, "commit", "--quiet", "--message", "All", cwd=folder)
+    call(*author, "tag", f"v{project()[1]}", cwd=folder)
     return folder
 
 
@@ -58,20 +60,18 @@ def remote(tmp_path_factory):
 def bare(tmp_path_factory):
     """An environment that has what Colab has, with a kernel of the name `bare`: the folder."""
     folder = tmp_path_factory.mktemp("bare")
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    wanted = [f"{name}=={version}" for name, version in PRELOADED.items()]
-    pip(folder, "install", "--quiet", *wanted)
+    call(sys.executable, "-m", "venv", folder)
+    pip(folder, "install", "--quiet", *(f"{name}=={PRELOADED[name]}" for name in PRELOADED))
     (packages,) = folder.glob("lib/python*/site-packages")
     (packages / "google" / "colab").mkdir(parents=True)
-    (packages / "google" / "colab" / "__init__.py").touch()
     (packages / "as_in_colab.pth").write_text("import google.colab\n")
-    spec = [folder / "bin" / "python", "-m", "ipykernel", "install", "--prefix", folder]
-    subprocess.run([*spec, "--name", "bare"], check=True, capture_output=True)
+    python = folder / "bin" / "python"
+    call(python, "-m", "ipykernel", "install", "--prefix", folder, "--name", "bare")
     return folder
 
 
 @pytest.fixture
-def kernels(bare, remote, monkeypatch):
+def chapters(bare, remote, monkeypatch):
     """Let papermill find the kernel `bare`, and git the repository `remote`; its folder of chapters."""
     monkeypatch.setenv("JUPYTER_PATH", str(bare / "share" / "jupyter"))
     monkeypatch.setenv("PATH", f"{bare / 'bin'}{os.pathsep}{os.environ['PATH']}")
@@ -82,31 +82,24 @@ def kernels(bare, remote, monkeypatch):
     return remote / "notebooks"
 
 
-def pip(bare, *command):
-    command = [bare / "bin" / "python", "-m", "pip", "--disable-pip-version-check", *command]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def versions(bare):
+    """{name: installed version} of what PRELOADED names, without the mark of a build."""
     listed = json.loads(pip(bare, "list", "--format", "json"))
-    return {package["name"]: package["version"] for package in listed}
+    found = {package["name"]: package["version"].split("+")[0] for package in listed}
+    return {name: found[name] for name in PRELOADED}
 
 
 def run_alone(notebook, folder, parameters=SMOKE):
-    """Run a notebook by the kernel `bare` in `folder`, where nothing else is."""
+    """Run a notebook by the kernel `bare` in `folder`, where nothing else is: ({id: cell}, error or None)."""
     nbformat.write(notebook, folder / "chapter.ipynb")
+    files, error = (folder / "chapter.ipynb", folder / "done.ipynb"), None
     with kernel_config() as config:
-        return papermill.execute_notebook(
-            folder / "chapter.ipynb",
-            folder / "done.ipynb",
-            parameters=parameters,
-            cwd=folder,
-            kernel_name="bare",
-            progress_bar=False,
-            config=config,
-        )
+        options = {"cwd": folder, "kernel_name": "bare", "progress_bar": False, "config": config}
+        try:
+            papermill.execute_notebook(*files, parameters, **options)
+        except PapermillExecutionError as raised:
+            error = raised
+    return {cell.id: cell for cell in nbformat.read(files[1], as_version=4).cells}, error
 
 
 def printed(cell):
@@ -114,102 +107,81 @@ def printed(cell):
     return "".join(output.text for output in cell.outputs if output.get("name") == "stdout")
 
 
-def setup_cell(notebook):
-    return next(cell for cell in notebook.cells if cell.id == "setup")
-
-
 @pytest.mark.elsewhere
-def test_a_kernel_that_has_loaded_what_pip_replaces_is_told_to_restart(bare, kernels, tmp_path):
+def test_a_kernel_that_has_loaded_what_pip_replaces_is_told_to_restart(bare, chapters, tmp_path):
     """Before anything is downloaded, and again until it is done."""
-    before = versions(bare)
-    assert {name: before[name].split("+")[0] for name in PRELOADED} == PRELOADED
-    notebook = nbformat.read(kernels / all_chapters()[0].name, as_version=4)
-    first, again = setup_cell(notebook), deepcopy(setup_cell(notebook))
+    assert versions(bare) == PRELOADED
+    notebook = nbformat.read(chapters / FIRST, as_version=4)
+    first = next(cell for cell in notebook.cells if cell.id == "setup")
+    again = deepcopy(first)
     first.metadata.tags = ["raises-exception"]  # papermill goes on
     again.id = "setup-again"
     notebook.cells = [nbformat.v4.new_code_cell("import pandas"), first, again]
-    with pytest.raises(PapermillExecutionError) as raised:
-        run_alone(notebook, tmp_path, {})
+    cells, error = run_alone(notebook, tmp_path, {})
     loaded, installed = PRELOADED["pandas"], versions(bare)["pandas"]
     said = f"pandas {loaded} is loaded, but {installed} is installed now; restart the kernel"
-    done = nbformat.read(tmp_path / "done.ipynb", as_version=4)
-    assert said in setup_cell(done).outputs[-1].evalue
-    assert raised.value.ename == "InstallError"
-    assert said in raised.value.evalue
-    assert len(raised.value.traceback) == 1
+    assert said in cells["setup"].outputs[-1].evalue
+    assert error.ename == "InstallError" and said in error.evalue
+    assert len(error.traceback) == 1
 
 
 @pytest.mark.elsewhere
 @pytest.mark.parametrize("path", all_chapters(), ids=lambda path: path.stem)
-def test_every_chapter_runs_as_a_single_file_in_an_empty_folder(path, bare, kernels, tmp_path):
+def test_every_chapter_runs_as_a_single_file_in_an_empty_folder(path, bare, chapters, tmp_path):
     pip(bare, "uninstall", "--quiet", "--yes", "finetuning-notebooks")
-    notebook = nbformat.read(kernels / path.name, as_version=4)
-    place = notebook.cells.index(setup_cell(notebook))
-    twice = nbformat.v4.new_code_cell(setup_cell(notebook).source, id="setup-again")
-    listing = nbformat.v4.new_code_cell("!python -m pip list --format json", id="list")
+    notebook = nbformat.read(chapters / path.name, as_version=4)
+    place = [cell.id for cell in notebook.cells].index("setup")
+    listing = "!python -m pip list --format json"
+    added = {"list": listing, "setup-again": notebook.cells[place].source, "list-again": listing}
     notebook.cells[place + 1 : place + 1] = [
-        listing,
-        twice,
-        nbformat.v4.new_code_cell(listing.source, id="list-again"),
+        nbformat.v4.new_code_cell(source, id=name) for name, source in added.items()
     ]
-    cells = {cell.id: cell for cell in run_alone(notebook, tmp_path).cells}
+    cells, error = run_alone(notebook, tmp_path)
+    assert error is None, error
+    there = versions(bare)
     assert printed(cells["setup"]).startswith("where         Colab\n")
     for name in KEPT:
         assert f"\n{name:<14}{PRELOADED[name]}" in printed(cells["setup"])
-        assert versions(bare)[name].split("+")[0] == PRELOADED[name]
+        assert there[name] == PRELOADED[name]
     assert cells["setup-again"].outputs == []
     assert printed(cells["list-again"]) == printed(cells["list"])
-    assert {file.name for file in tmp_path.iterdir()} == {
-        "chapter.ipynb",
-        "done.ipynb",
-        "finetuning",
-    }
+    found = {file.name for file in tmp_path.iterdir()}
+    assert found == {"chapter.ipynb", "done.ipynb", "finetuning"}
 
 
 @pytest.mark.elsewhere
-def test_without_the_project_the_cell_says_so(bare, kernels, tmp_path, monkeypatch):
+def test_without_the_project_the_cell_says_so(bare, chapters, tmp_path, monkeypatch):
     pip(bare, "uninstall", "--quiet", "--yes", "finetuning-notebooks")
     monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.file://{tmp_path}/nowhere.insteadOf")
-    with pytest.raises(PapermillExecutionError):
-        run_alone(nbformat.read(kernels / all_chapters()[0].name, as_version=4), tmp_path)
-    setup = setup_cell(nbformat.read(tmp_path / "done.ipynb", as_version=4))
-    assert "nowhere' does not exist" in printed(setup) or "fatal:" in printed(setup)
+    cells, error = run_alone(nbformat.read(chapters / FIRST, as_version=4), tmp_path)
+    said = printed(cells["setup"])
+    assert error and ("nowhere' does not exist" in said or "fatal:" in said)
 
 
 @pytest.mark.elsewhere
 def test_the_environment_of_binder_and_studio_lab_runs_a_chapter(remote, tmp_path, loopback):
     """What pip gets of environment.yml, in a new environment. What is written stays in the project."""
-    project, environment, home = tmp_path / "project", tmp_path / "environment", tmp_path / "home"
+    clone, environment, home = tmp_path / "clone", tmp_path / "environment", tmp_path / "home"
     home.mkdir()
-    git(tmp_path, "clone", "--quiet", str(remote), str(project))
-    dependencies = yaml.safe_load((project / "environment.yml").read_text())["dependencies"]
+    call("git", "clone", "--quiet", remote, clone)
+    dependencies = yaml.safe_load((clone / "environment.yml").read_text())["dependencies"]
     (wanted,) = (item["pip"] for item in dependencies if isinstance(item, dict))
-    (project / "wanted.txt").write_text("\n".join(wanted))  # as conda does
-    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-    command = ["-m", "pip", "install", "--quiet", "--retries", "0", "--requirement", "wanted.txt"]
-    done = subprocess.run(
-        [environment / "bin" / "python", *command], cwd=project, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    size = sum(file.lstat().st_size for file in environment.rglob("*"))
-    assert size < 6e9
+    (clone / "wanted.txt").write_text("\n".join(wanted))  # as conda does
+    call(sys.executable, "-m", "venv", environment)
+    options = ("--quiet", "--retries", "0", "--requirement", "wanted.txt")
+    pip(environment, "install", *options, cwd=clone)
+    assert sum(file.lstat().st_size for file in environment.rglob("*")) < 6e9
 
-    apart = {"HOME": str(home), "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"}
-    command = ["papermill", "notebooks/02_dataloaders.ipynb", "out.ipynb", "--no-progress-bar"]
-    done = subprocess.run(
-        [environment / "bin" / command[0], *command[1:], "-f", "parameters/smoke.yaml"],
-        cwd=project,
-        env={name: value for name, value in os.environ.items() if name != "HF_HOME"} | apart,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    torch = [environment / "bin" / "python", "-c", "import torch; print(torch.version.cuda)"]
-    assert subprocess.run(torch, capture_output=True, text=True).stdout == "None\n"
-    status = ["git", "status", "--short", "--untracked-files=all"]
-    made = subprocess.run(status, cwd=project, capture_output=True, text=True).stdout.split()
+    apart = {name: value for name, value in os.environ.items() if name != "HF_HOME"}
+    apart |= {"HOME": str(home), "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    command = [environment / "bin" / "papermill", "notebooks/02_dataloaders.ipynb", "out.ipynb"]
+    options = ("--no-progress-bar", "-f", "parameters/smoke.yaml")
+    call(*command, *options, cwd=clone, env=apart)
+    torch = "import torch; print(torch.version.cuda)"
+    assert call(environment / "bin" / "python", "-c", torch) == "None\n"
+    made = call("git", "status", "--short", "--untracked-files=all", cwd=clone).split()
     assert made[1::2] == ["out.ipynb", "wanted.txt"]
-    assert (project / "runs" / "default" / "metrics.json").is_file()
+    assert (clone / "runs" / "default" / "metrics.json").is_file()
     written = {path.relative_to(home).parts[0] for path in home.rglob("*") if path.is_file()}
     assert written <= {".cache", ".ipython"}  # IPython keeps its own folder
 
@@ -225,45 +197,29 @@ def machine(monkeypatch):
 
 def test_where_all_is_there_the_versions_are_shown(machine, capsys):
     bare_machine.install()
-    printed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    assert printed["where"] == "this kernel"
-    assert printed["python"] == sys.version.split()[0]
-    assert set(printed) >= {"device", "torch", "numpy", "transformers", "datasets"}
+    table = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert (table["where"], table["python"]) == ("this kernel", sys.version.split()[0])
+    assert set(table) >= {"device", "torch", "numpy", "transformers", "datasets"}
     assert machine == [((), {name: bare_machine.version(name) for name in KEPT})]
 
 
 def test_a_torch_that_is_too_old_stays_and_is_named(machine, monkeypatch):
-    version = bare_machine.version
-    monkeypatch.setattr(
-        bare_machine, "version", lambda name: "2.8.0+cu126" if name == "torch" else version(name)
-    )
-    with pytest.raises(
-        bare_machine.InstallError, match=r"torch 2.8.0\+cu126 is installed, the suite needs torch>="
-    ) as raised:
+    found = {name: bare_machine.version(name) for name in KEPT} | {"torch": "2.8.0+cu126"}
+    monkeypatch.setattr(bare_machine, "version", found.get)
+    said = r"^torch 2.8.0\+cu126 is installed, the suite needs torch>=.*"
+    with pytest.raises(InstallError, match=said) as raised:
         bare_machine.install()
-    assert "\n" not in str(raised.value)
-    assert machine == []
+    assert "\n" not in str(raised.value) and machine == []
 
 
 def test_a_package_loaded_in_another_version_asks_for_a_restart(machine, monkeypatch):
-    import pandas
-
-    monkeypatch.setattr(pandas, "__version__", "1.0")
-    there = bare_machine.version("pandas")
-    with pytest.raises(bare_machine.InstallError, match=f"^pandas 1.0 is loaded, but {there} is"):
+    """pip knows this one by another name, with a hyphen."""
+    monkeypatch.setattr("huggingface_hub.__version__", "0.1")
+    with pytest.raises(InstallError, match="^huggingface_hub 0.1 is loaded, but"):
         bare_machine.install()
-
-
-def test_names_are_compared_as_pip_compares_them(monkeypatch):
-    import huggingface_hub
-
-    monkeypatch.setattr(huggingface_hub, "__version__", "0.1")
-    assert bare_machine._stale(["huggingface-hub"]).startswith("huggingface_hub 0.1 is loaded, but")
 
 
 def test_what_pip_says_is_passed_on(monkeypatch, tmp_path):
     monkeypatch.setattr(bare_machine, "ROOT", tmp_path)
-    with pytest.raises(
-        bare_machine.InstallError, match="^pip could not install what is missing: ERROR: "
-    ):
+    with pytest.raises(InstallError, match="^pip could not install what is missing: ERROR: "):
         bare_machine._pip_install((), {})

@@ -25,10 +25,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PACKAGES = ("helpers", "suite", "maintenance", "benchmarks")
 CI = [ROOT / ".ci" / "run", ROOT / ".github" / "workflows" / "ci.yml"]
 REQUIREMENTS = [Requirement(line) for line in PYPROJECT["project"]["dependencies"]]
-EXTRAS = {
-    name: [Requirement(line) for line in lines]
-    for name, lines in PYPROJECT["project"]["optional-dependencies"].items()
-}
+OPTIONAL = PYPROJECT["project"]["optional-dependencies"]
+EXTRAS = {name: list(map(Requirement, lines)) for name, lines in OPTIONAL.items()}
 
 
 def imported(path):
@@ -36,13 +34,12 @@ def imported(path):
     source = path.read_text(encoding="utf-8")
     if path.suffix == ".ipynb":
         cells = nbformat.reads(source, as_version=4).cells
-        source = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
-        source = re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE)
+        code = [c.source for c in cells if c.cell_type == "code" and c.id != "setup"]
+        source = "\n".join(code)
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module.split(".")[0]
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module]
+            yield from (name.split(".")[0] for name in names)
 
 
 def test_every_import_is_a_declared_dependency():
@@ -58,72 +55,60 @@ def test_every_import_is_a_declared_dependency():
             assert names & allowed, f"{module} is imported, but none of {names} is declared"
 
 
+def pins(lines):
+    """{name: version} of lines like those of constraints.txt."""
+    found = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in found}
+
+
 def test_constraints_pin_every_dependency_within_its_range():
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
-    pins = {canonicalize_name(name): version for name, version in pins.items()}
+    exact = pins((ROOT / "constraints.txt").read_text().splitlines())
     for requirement in [*REQUIREMENTS, *(r for extra in EXTRAS.values() for r in extra)]:
-        pin = pins[canonicalize_name(requirement.name)]
+        pin = exact[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(pin, prereleases=True), f"{requirement}, but {pin}"
 
 
 def test_the_lowest_versions_are_those_of_pyproject():
-    pins = {pin.name: str(pin.specifier) for pin in map(Requirement, lowest())}
-    tested = [*REQUIREMENTS, *EXTRAS["keras"], *EXTRAS["test"]]
-    assert list(pins) == [requirement.name for requirement in tested]
-    for requirement in tested:
-        (lowest_one,) = [s for s in requirement.specifier if s.operator in (">=", "==")]
-        assert {s.operator for s in requirement.specifier} - {lowest_one.operator} <= {"<"}
-        assert pins[requirement.name] == f"=={lowest_one.version}"
+    wanted = {}
+    for requirement in [*REQUIREMENTS, *EXTRAS["keras"], *EXTRAS["test"]]:
+        (least,) = [s for s in requirement.specifier if s.operator in (">=", "==")]
+        assert {s.operator for s in requirement.specifier} - {least.operator} <= {"<"}
+        wanted[canonicalize_name(requirement.name)] = least.version
+    assert pins(lowest()) == wanted
 
 
 def test_the_conda_environment_installs_the_project_and_lists_nothing_again():
     dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    conda = [item for item in dependencies if isinstance(item, str)]
-    pip = next(item["pip"] for item in dependencies if isinstance(item, dict))
+    *conda, pip = dependencies
     assert [re.split("[=<>]", item)[0] for item in conda] == ["python", "pip"]
-    index, *rest = pip
-    assert index == "--extra-index-url https://download.pytorch.org/whl/cpu"
-    assert rest == ["--constraint constraints.txt", "--editable .[keras,lab,test]"]
+    assert pip["pip"][0] == "--extra-index-url https://download.pytorch.org/whl/cpu"
+    assert pip["pip"][1:] == ["--constraint constraints.txt", "--editable .[keras,lab,test]"]
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "parameters").glob("*.yaml")), ids=lambda path: path.name
-)
-def test_parameter_files_are_accepted(path):
-    values = yaml.safe_load(path.read_text())
-    assert set(values) <= set(PARAMETERS)
-    check_values(values)
+def test_parameter_files_are_accepted():
+    for path in (ROOT / "parameters").glob("*.yaml"):
+        check_values(yaml.safe_load(path.read_text()))
 
 
-def test_help_lists_every_target():
-    targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
-    phony = set(re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[1].split())
-    assert targets == phony
-    assert all(re.search(rf"^{target}:.*## \w", MAKEFILE, re.MULTILINE) for target in targets)
-
-
-def test_every_make_command_that_is_named_exists():
+def test_every_make_target_has_help_those_named_exist_and_ci_calls_every_kind_of_test():
+    targets = re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE)
+    assert targets == re.findall(r"^([a-z-]+):.*## \w", MAKEFILE, re.MULTILINE)
+    assert sorted(targets) == sorted(
+        re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[1].split()
+    )
     command = r"(?:`|^|run: |/usr/bin/time -v )make ([a-z-]+)"
     for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *CI]:
-        for target in re.findall(command, path.read_text(encoding="utf-8"), re.MULTILINE):
-            assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE), f"{path.name}: make {target}"
-
-
-def test_ci_runs_every_kind_of_test():
+        named = re.findall(command, path.read_text(encoding="utf-8"), re.MULTILINE)
+        assert set(named) <= set(targets), path.name
     markers = PYPROJECT["tool"]["pytest"]["ini_options"]["markers"]
-    wanted = {"test", *(f"test-{marker.split(':')[0]}" for marker in markers)}
+    kinds = {"test", *(f"test-{marker.split(':')[0]}" for marker in markers)}
     for path in CI:
-        assert wanted <= set(re.findall(r"make (\S+)$", path.read_text(), re.MULTILINE)), path.name
+        assert kinds <= set(re.findall(r"make (\S+)$", path.read_text(), re.MULTILINE)), path.name
 
 
-def test_the_readme_is_short_and_leads_to_every_chapter():
+def test_the_readme_is_short_leads_to_every_chapter_and_has_the_figures_of_the_benchmarks():
     assert len(README.splitlines()) <= 130 and len(README.encode()) <= 9000
-    for path in all_chapters():
-        assert f"(notebooks/{path.name})" in README
-
-
-def test_the_figures_of_the_readme_are_those_of_the_benchmarks():
+    assert all(f"(notebooks/{path.name})" in README for path in all_chapters())
     rows = README[README.index("## How fast") :].split("\n\n")[1].splitlines()[2:]
     measured = (ROOT / "docs" / "benchmarks.md").read_text().partition("**imdb")[0].splitlines()
     for row in rows:

@@ -1,7 +1,4 @@
-"""The static pages: built as `make site` does, walked through in Chromium, checked by axe.
-
-They are built of copies, one without an address and one with; the one with is walked through.
-"""
+"""The static pages: built as `make site` does, walked through in Chromium, checked by axe."""
 
 import functools
 import http.server
@@ -30,13 +27,6 @@ PAGES += ["CONTRIBUTING", *(f"solutions/{path.stem}" for path in all_chapters())
 TABLE = 800  # pixels
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    """A server that logs nothing."""
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """{address: folder of its pages}; "--none" stands for no address."""
@@ -44,9 +34,8 @@ def built(tmp_path_factory):
     for address in ("--none", A_HOME):
         folder = copy_of_project(tmp_path_factory.mktemp("site"), address)
         command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "--quiet", "-c", "docs"]
-        done = subprocess.run(
-            [*command, ".", "runs/site"], cwd=folder, capture_output=True, text=True
-        )
+        command += [".", "runs/site"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         folders[address] = folder / "runs" / "site"
     return folders
@@ -55,32 +44,34 @@ def built(tmp_path_factory):
 @pytest.fixture(scope="module")
 def site(built):
     """The address of the site, on loopback."""
-    handler = functools.partial(Quiet, directory=built[A_HOME])
+    handler = http.server.SimpleHTTPRequestHandler
+    quiet = type("Quiet", (handler,), {"log_message": lambda *_: None})
+    handler = functools.partial(quiet, directory=built[A_HOME])
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 
 
-@pytest.mark.parametrize("address", ["--none", A_HOME])
-def test_no_link_is_dead(address, built):
-    repository, inside = f"https://github.com/{A_HOME}/blob/v{project()[1]}/", set()
-    for page in built[address].rglob("*.html"):
-        for link in re.findall(r'<a [^>]*href="([^"#?]+)', page.read_text(encoding="utf-8")):
-            if "://" not in link:
-                assert (page.parent / unquote(link)).is_file(), f"{page.name}: {link}"
-            elif A_HOME in link or "None" in link:
-                inside.add(link)
-    files = {link.removeprefix(repository) for link in inside if link.startswith(repository)}
-    assert not [file for file in files if not (ROOT / file).exists()]
-    if address == "--none":
-        assert not inside
-    else:
-        chapters = {path.relative_to(ROOT).as_posix() for path in all_chapters()}
-        assert {"LICENSE", "solutions", "benchmarks/recipes.py", *chapters} <= files
+def test_no_link_is_dead(built):
+    outside = {"--none": set(), A_HOME: set()}
+    for address, folder in built.items():
+        for page in folder.rglob("*.html"):
+            for link in re.findall(r'<a [^>]*href="([^"#?]+)', page.read_text(encoding="utf-8")):
+                if "://" not in link:
+                    assert (page.parent / unquote(link)).is_file(), f"{page.name}: {link}"
+                elif A_HOME in link or "None" in link:
+                    outside[address].add(link)
+    assert not outside["--none"]
+    repository = f"https://github.com/{A_HOME}/blob/v{project()[1]}/"
+    links = (link.partition(repository) for link in outside[A_HOME])
+    files = {file for _, found, file in links if found}
+    assert all((ROOT / file).exists() for file in files), files
+    chapters = {path.relative_to(ROOT).as_posix() for path in all_chapters()}
+    assert {"LICENSE", "solutions", "benchmarks/recipes.py", *chapters} <= files
 
 
-def test_the_start_leads_through_all_pages_and_back(page, site):
+def test_the_start_leads_through_all_pages_and_back_and_the_search_finds_one(page, site):
     """By the link to the next page, as far as it goes; then one back."""
     broken = []
     page.on("requestfailed", lambda request: broken.append(request.url))
@@ -95,18 +86,23 @@ def test_the_start_leads_through_all_pages_and_back(page, site):
     page.click("a.left-prev")
     assert page.url == f"{site}/{PAGES[-2]}.html"
     assert not [url for url in broken if url.startswith(site)]
+    page.goto(f"{site}/search.html?q=warm-up")
+    page.wait_for_selector("#search-results li a")
+    found = page.locator("#search-results li a").all_inner_texts()
+    assert any("Optimizer and learning-rate schedule" in title for title in found), found
 
 
 @pytest.mark.parametrize("path", all_chapters(), ids=lambda path: path.stem)
 def test_a_chapter_shows_its_figures_and_tables(path, page, site):
+    def each(selector, value):
+        return page.evaluate(f"[...document.querySelectorAll('{selector}')].map(e => {value})")
+
     page.goto(f"{site}/notebooks/{path.stem}.html")
     cells = nbformat.read(path, as_version=4).cells
     alts = [cell.metadata.alt for cell in cells if "alt" in cell.metadata]
-    shown = "[...document.querySelectorAll('.cell_output img')].map(i => [i.alt, i.naturalWidth])"
-    assert [alt for alt, _ in page.evaluate(shown)] == alts
-    assert all(width >= 400 for _, width in page.evaluate(shown))
-    widths = "[...document.querySelectorAll('article table')].map(table => table.scrollWidth)"
-    assert all(width <= TABLE for width in page.evaluate(widths)), page.evaluate(widths)
+    assert each(".cell_output img", "e.alt") == alts
+    assert all(width >= 400 for width in each(".cell_output img", "e.naturalWidth"))
+    assert all(width <= TABLE for width in each("article table", "e.scrollWidth"))
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SCREENSHOTS / f"site-{path.stem}.png", full_page=True)
 
@@ -134,21 +130,12 @@ def test_axe_finds_what_is_hard_to_read(page, site):
     assert {"color-contrast", "image-alt"} <= {rule for rule, _ in serious(page)}
 
 
-def test_the_search_finds_a_chapter(page, site):
-    page.goto(f"{site}/search.html?q=warm-up")
-    page.wait_for_selector("#search-results li a")
-    found = page.locator("#search-results li a").all_inner_texts()
-    assert any("Optimizer and learning-rate schedule" in title for title in found), found
-
-
 def test_the_page_of_nbconvert_can_be_printed(page, tmp_path):
     """By the template for paper: A4 pages with everything on them, figures too."""
     chapter = all_chapters()[3]
-    command = [Path(sys.executable).with_name("jupyter-nbconvert"), "--to", "html"]
-    command += ["--template", "classic", "--output-dir", tmp_path, chapter]
-    subprocess.run(command, check=True, capture_output=True)
+    command = [sys.executable, "-m", "nbconvert", "--to", "html", "--template", "classic"]
+    subprocess.run([*command, "--output-dir", tmp_path, chapter], check=True, capture_output=True)
     page.goto((tmp_path / f"{chapter.stem}.html").as_uri())
     pdf = page.pdf(format="A4")
-    pages = re.findall(rb"/Type\s*/Page\b", pdf)
-    assert pdf.startswith(b"%PDF-") and 5 <= len(pages) <= 40
+    assert pdf.startswith(b"%PDF-") and 5 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 40
     assert len(re.findall(rb"/Subtype\s*/Image\b", pdf)) >= 2

@@ -78,7 +78,7 @@ def test_the_tutorials_recipe_text_by_text_learns_the_same(tmp_path, tokenizer):
     """Its accuracy is measured that way, so without dropout the weights have to be equal."""
     no_dropout = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), 0.0)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}
-    config = BertConfig(len(tokenizer), num_attention_heads=2, **sizes, **no_dropout)
+    config = BertConfig(vocab_size=len(tokenizer), num_attention_heads=2, **sizes, **no_dropout)
     torch.manual_seed(0)
     BertForSequenceClassification(config).save_pretrained(tmp_path)
     texts = ["good " * (1 + row) if row % 3 else "bad film " * row for row in range(20)]

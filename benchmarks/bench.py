@@ -54,8 +54,8 @@ NAMES = {
     "seed": "the tutorial's recipe",
     "trainer": "`Trainer`, defaults",
     "trainer_tuned": "`Trainer`, tuned",
-    "keras": "Keras, chapter 7",
-    "ours": "ours, chapter 8",
+    "keras": "Keras, chapter 9",
+    "ours": "ours, chapter 10",
 }
 # On average: our batches hold as many tokens as this many texts of mean length.
 TEXTS_A_STEP = {"cpu": 16, "cuda": 64}

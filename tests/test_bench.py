@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from statistics import fmean, stdev
@@ -11,39 +10,17 @@ from statistics import fmean, stdev
 import pytest
 import torch
 from datasets import ClassLabel, Dataset
-from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification
 
 from benchmarks import bench
 from benchmarks.bench import ALL, DATA, NUM_TRAIN, PAGE, RESULTS, SEEDS, last_line, markdown
 from benchmarks.child import run_child
 from benchmarks.recipes import Task, seed_recipe, seed_recipe_text_by_text
+from conftest import copy_of_project
 from helpers.speed import has_fast_bf16, multiply_rate
-from suite.resolve import find_model
-from suite.settings import Settings
 
 EPYC = json.loads((RESULTS / "amd-epyc-2-cores.json").read_text())
 PROSE = " ".join(PAGE.read_text("utf-8").split())
-RESULT_FILES = sorted(path.with_suffix(".json") for path in RESULTS.glob("*.md"))
-
-# One process: all of them use one folder.
-pytestmark = pytest.mark.xdist_group("bench")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def leave_nothing_behind(root):
-    """A dry run writes a model of half a gigabyte."""
-    folder = root / "runs" / "bench"
-    there = folder.exists()
-    yield
-    if not there:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def dry_run(root, *arguments):
-    command = [sys.executable, "-m", "benchmarks.bench", "--dry-run", "--repeats", "1", *arguments]
-    run = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    return run.stdout.splitlines()
 
 
 def pairs(line):
@@ -55,35 +32,37 @@ def highest_share():
     cpu = torch.device("cpu")
     if not has_fast_bf16(cpu):
         return 1.0
-    fast, slow = (
-        multiply_rate(2048, 2048, 2048, cpu, dtype) for dtype in (torch.bfloat16, torch.float32)
-    )
+    kinds = (torch.bfloat16, torch.float32)
+    fast, slow = (multiply_rate(2048, 2048, 2048, cpu, kind) for kind in kinds)
     return max(1.0, 1.5 * fast / slow)
 
 
 @pytest.mark.elsewhere
-def test_a_dry_run_measures_ours_and_its_rival_in_turn(root):
-    lines = dry_run(root, "--data", "rt", "--recipes", "trainer_tuned", "ours")
-    measured = pairs(lines[-1])
-    assert set(measured) == {"rt_vs_trainer", "rt_peak"}
-    assert measured["rt_vs_trainer"] > 0.5
-    assert 0.05 < measured["rt_peak"] < highest_share()
-    assert [line.split()[2] for line in lines[:3]] == ["trainer_tuned", "ours", "peak"]
+@pytest.mark.parametrize(
+    ("arguments", "data", "names"),
+    [
+        (["--data", "rt", "--recipes", "trainer_tuned", "ours"], "rt", ["trainer_tuned", "ours"]),
+        (["--gpu", "--data", "rt-base", "--recipes", "ours"], "rt-base", ["ours"]),
+    ],
+    ids=["cpu", "gpu"],
+)
+def test_a_dry_run_needs_no_gpu_and_measures_ours_and_its_rival(arguments, data, names, tmp_path):
+    command = [sys.executable, "-m", "benchmarks.bench", "--dry-run", "--repeats", "1", *arguments]
+    run = subprocess.run(command, cwd=copy_of_project(tmp_path), capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    *lines, last = run.stdout.splitlines()
+    assert [line.split()[2] for line in lines[: len(names) + 1]] == [*names, "peak"]
+    measured = pairs(last)
+    assert 0.05 < measured.pop(f"{data}_peak") < highest_share()
+    assert measured.keys() == {f"{data}_vs_trainer" for name in names if name != "ours"}
+    assert all(ratio > 0.5 for ratio in measured.values())
 
 
-@pytest.mark.elsewhere
-def test_the_dry_run_of_the_gpu_benchmark_needs_no_gpu(root):
-    lines = dry_run(root, "--gpu", "--data", "rt-base", "--recipes", "ours")
-    assert 0.05 < pairs(lines[-1])["rt-base_peak"] < highest_share()
-
-
-def test_without_a_gpu_the_gpu_benchmark_says_so(root):
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    command = [sys.executable, "-m", "benchmarks.bench", "--gpu"]
-    run = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    assert run.returncode == 1
-    assert run.stderr.strip() == (
+def test_without_a_gpu_the_gpu_benchmark_says_so(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit) as stopped:
+        bench.main(["--gpu"])
+    assert stopped.value.code == (
         "there is no GPU here: make bench-gpu ARGS=--dry-run tries the command without one"
     )
 
@@ -95,35 +74,18 @@ def test_batches_are_chosen_from_short_to_long():
     assert bench.choose_batches(batches[::-1], rows, 20) == [batches[i] for i in (2, 7, 12, 17)]
 
 
-def test_the_tutorials_recipe_text_by_text_learns_the_same(tmp_path):
+def test_the_tutorials_recipe_text_by_text_learns_the_same(tmp_path, tokenizer):
     """Its accuracy is measured that way, so without dropout the weights have to be equal."""
-    tokenizer = AutoTokenizer.from_pretrained(find_model(Settings().model_name))
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=40,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
+    no_dropout = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), 0.0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}
+    config = BertConfig(vocab_size=len(tokenizer), num_attention_heads=2, **sizes, **no_dropout)
     torch.manual_seed(0)
     BertForSequenceClassification(config).save_pretrained(tmp_path)
     texts = ["good " * (1 + row) if row % 3 else "bad film " * row for row in range(20)]
-    rows = Dataset.from_dict(
-        {**tokenizer(texts, truncation=True, max_length=40), "labels": [i % 2 for i in range(20)]}
-    ).with_format("torch")
-    task = Task(
-        model_name=str(tmp_path),
-        tokenizer=tokenizer,
-        class_label=ClassLabel(names=["bad", "good"]),
-        max_length=40,
-        device=torch.device("cpu"),
-        seed=1,
-        max_tokens=64,
-        batch_size=8,
-    )
+    rows = {**tokenizer(texts, truncation=True, max_length=40), "labels": [0, 1] * 10}
+    rows = Dataset.from_dict(rows).with_format("torch")
+    class_label, cpu = ClassLabel(names=["bad", "good"]), torch.device("cpu")
+    task = Task(str(tmp_path), tokenizer, class_label, 40, cpu, seed=1, max_tokens=64, batch_size=8)
     whole, text_by_text = (
         recipe(task, rows, None, 3, lambda: None).state_dict()
         for recipe in (seed_recipe, seed_recipe_text_by_text)
@@ -135,13 +97,10 @@ def test_the_tutorials_recipe_text_by_text_learns_the_same(tmp_path):
             assert name.startswith("bert.embeddings") or not torch.equal(weights, start[name])
 
 
-def test_a_measurement_has_its_own_process_and_variables():
+def test_a_measurement_has_its_own_process_and_variables_and_says_why_it_fails():
+    assert run_child("os:getpid") != os.getpid()
     path = run_child("os:getenv", "PATH")
     assert run_child("os:getenv", "PATH", environment={"PATH": f"{path}:/more"}) == f"{path}:/more"
-    assert run_child("os:getpid") != os.getpid()
-
-
-def test_a_measurement_that_fails_says_why():
     with pytest.raises(RuntimeError, match=r"math:sqrt \(-1,\) ended with 1:(?s:.*)ValueError"):
         run_child("math:sqrt", -1)
     with pytest.raises(subprocess.TimeoutExpired):
@@ -160,11 +119,11 @@ def test_a_new_table_takes_the_place_of_the_old_one_on_the_page(tmp_path, monkey
     assert path.read_text() == f"{markdown(EPYC)}\n"
 
 
-@pytest.mark.parametrize("path", RESULT_FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.md")), ids=lambda path: path.stem)
 def test_the_tables_are_those_of_the_results(path):
-    results = json.loads(path.read_text())
+    results = json.loads(path.with_suffix(".json").read_text())
     table = markdown(results)
-    assert path.with_suffix(".md").read_text().strip() == table
+    assert path.read_text().strip() == table
     assert table in PAGE.read_text("utf-8")
     assert re.fullmatch(r"([a-z_-]+=[\d.]+ ?)+", last_line(results))
     assert set(results["speed"]) <= set(DATA)
@@ -175,42 +134,36 @@ def test_the_tables_are_those_of_the_results(path):
 
 
 def test_the_accuracies_in_prose_are_those_of_the_results():
-    sizes = {
-        "eval": ALL["num_eval"],
-        "validation": ALL["num_validation"],
-        "unused": ALL["num_train"] - NUM_TRAIN,
-    }
-    clean, unused = ["eval", "validation"], ["unused"]
+    splits = ("eval", "validation", "unused")
+    sizes = (ALL["num_eval"], ALL["num_validation"], ALL["num_train"] - NUM_TRAIN)
+    answers = SEEDS["rt"] * sum(sizes)
 
-    def mean(name, splits):
-        weights = [sizes[split] for split in splits]
-        runs = EPYC["by_split"]["rt"][name].values()
-        return fmean(fmean([run[s] for s in splits], weights=weights) for run in runs)
+    def mean(name, first, last):
+        """Over the seeds, of the accuracy on some of the splits together."""
+        weights, runs = sizes[first:last], EPYC["by_split"]["rt"][name].values()
+        return fmean(fmean([run[s] for s in splits[first:last]], weights) for run in runs)
 
-    whole = {
-        (data, name): fmean(runs.values())
-        for data, recipes in EPYC["accuracy"].items()
-        for name, runs in recipes.items()
-    }
+    def whole(data, name):
+        return fmean(EPYC["accuracy"][data][name].values())
+
     own, tutorial = (list(EPYC["accuracy"]["rt"][name].values()) for name in ("ours", "seed"))
     assert len(own) == len(tutorial) == SEEDS["rt"]
     gains = [a - b for a, b in zip(own, tutorial, strict=True)]
-    answers = len(own) * sum(sizes.values())
-    assert all(whole[data, "ours"] >= whole[data, "seed"] for data in ("rt", "imdb"))
+    assert all(whole(data, "ours") >= whole(data, "seed") for data in ("rt", "imdb"))
     error = stdev(gains) / len(gains) ** 0.5
     for said in (
-        f"on the {sum(sizes.values()):,} reviews of rotten_tomatoes",
-        f"{whole['imdb', 'ours']:.3f} against {whole['imdb', 'seed']:.3f} on imdb,",
-        f"{whole['rt', 'ours']:.4f} against {whole['rt', 'seed']:.4f} on rotten_tomatoes,",
+        f"on the {sum(sizes):,} reviews of rotten_tomatoes",
+        f"{whole('imdb', 'ours'):.3f} against {whole('imdb', 'seed'):.3f} on imdb,",
+        f"{whole('rt', 'ours'):.4f} against {whole('rt', 'seed'):.4f} on rotten_tomatoes,",
         f"is {answers * fmean(gains):.0f} of {answers:,} answers, its standard error",
         f"over the seeds is {answers * error:.0f},",
         f"behind, with {fmean(own[:5]):.4f} against {fmean(tutorial[:5]):.4f}.",
-        f"`Trainer` has {whole['rt', 'trainer_tuned']:.3f} there.",
+        f"`Trainer` has {whole('rt', 'trainer_tuned'):.3f} there.",
         f"by up to {100 * (max(own) - min(own)):.1f} points",
-        f"On the {sizes['eval'] + sizes['validation']:,} test reviews",
-        f"ours has {mean('ours', clean):.3f} and the tutorial's {mean('seed', clean):.3f};",
-        f"other {sizes['unused']:,}, on which",
-        f"{mean('ours', unused):.3f} and {mean('seed', unused):.3f} (",
+        f"On the {sum(sizes[:2]):,} test reviews",
+        f"ours has {mean('ours', 0, 2):.3f} and the tutorial's {mean('seed', 0, 2):.3f};",
+        f"other {sizes[2]:,}, on which",
+        f"{mean('ours', 2, 3):.3f} and {mean('seed', 2, 3):.3f} (",
     ):
         assert said in PROSE, said
 

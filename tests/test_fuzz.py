@@ -40,20 +40,15 @@ def refused(call, *arguments, **options):
         assert process_time() - start < STARTED
 
 
-names = st.one_of(st.sampled_from(sorted(PARAMETERS)), st.text(max_size=20))
+names = st.sampled_from(sorted(PARAMETERS)) | st.text(max_size=20)
+paths = ["../..", "/", ".", "~", "none", "a/b", "a/b@c", "C:\\x", "\\\\host\\x", "a\0b"]
 values = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=50),
     st.integers(min_value=-2, max_value=600),
-    st.floats(),
-    st.text(max_size=50),
     st.binary(max_size=5),
     st.lists(st.integers(), max_size=2),
     st.dictionaries(st.text(max_size=3), st.integers(), max_size=1),
-    st.sampled_from(
-        ["../..", "/", ".", "~", "none", "a/b", "a/b@c", "C:\\x", "\\\\host\\x", "a\0b"]
-    ),
+    st.sampled_from(paths),
 )
 
 
@@ -64,12 +59,8 @@ def test_any_parameters(given_values):
     assert taken is None or isinstance(taken, Settings)
 
 
-cells = st.one_of(
-    st.text(max_size=12),
-    st.sampled_from(
-        ["", " ", "good", "bad", "0", "1", "1.0", "nan", "NA", "True", '"', "a,b", "a\nb", "\x00"]
-    ),
-)
+words = ["", " ", "good", "bad", "0", "1", "1.0", "nan", "NA", "True", '"', "a,b", "a\nb", "\x00"]
+cells = st.text(max_size=12) | st.sampled_from(words)
 tables = st.lists(st.tuples(cells, cells), min_size=0, max_size=40)
 separators = st.sampled_from([",", ";", "\t", "|"])
 encodings = st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-32", "latin-1", "cp1252"])
@@ -80,8 +71,10 @@ PADDING = [(f"review {n}", "good" if n % 2 else "bad") for n in range(60)]
 TOKENIZER = AutoTokenizer.from_pretrained(find_model(Settings().model_name))
 
 
-def take(file):
-    """Check a file, and take the steps of chapter 01 if it is taken."""
+def take(folder, ending, content):
+    """Check a new file, and take the steps of chapter 01 if it is taken."""
+    file = folder / f"{len(list(folder.iterdir()))}{ending}"
+    file.write_bytes(content)
     small = {"num_train": 8, "num_validation": 2, "num_eval": 2, "dataset_name": str(file)}
     own = refused(check_values, {**SMOKE, **small})
     if own is not None:
@@ -90,10 +83,6 @@ def take(file):
         assert all(rows[name].num_rows >= size for name, size in sizes.items())
         assert all(text.strip() for text in rows["train"]["text"])
         tokenize(rows["train"][:], TOKENIZER, own.max_length)
-
-
-def new_file(folder, ending):
-    return folder / f"{len(list(folder.iterdir()))}{ending}"
 
 
 @EXAMPLES
@@ -108,39 +97,23 @@ def test_any_table(tmp_path, rows, separator, encoding, quoting):
     else:
         for row in [["text", "label"], *table.to_numpy().tolist()]:
             content.write(separator.join(row) + "\n")
-    file = new_file(tmp_path, ".csv")
-    file.write_bytes(content.getvalue().encode(encoding, errors="replace"))
-    take(file)
+    take(tmp_path, ".csv", content.getvalue().encode(encoding, errors="replace"))
 
 
 @EXAMPLES
 @given(content=st.binary(max_size=300), ending=endings)
 def test_any_bytes(tmp_path, content, ending):
-    file = new_file(tmp_path, ending)
-    file.write_bytes(content)
-    take(file)
+    take(tmp_path, ending, content)
+
+
+scalars = st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.text(max_size=5)
+anything = st.recursive(scalars, lambda inner: st.lists(inner, max_size=2), max_leaves=3)
+records = st.dictionaries(st.sampled_from(["text", "label", "other"]), anything)
 
 
 @EXAMPLES
-@given(
-    records=st.lists(
-        st.dictionaries(
-            st.sampled_from(["text", "label", "other"]),
-            st.recursive(
-                st.one_of(
-                    st.none(), st.booleans(), st.integers(-3, 3), st.floats(), st.text(max_size=5)
-                ),
-                lambda inner: st.lists(inner, max_size=2),
-                max_leaves=3,
-            ),
-        ),
-        max_size=20,
-    ),
-    lines=st.booleans(),
-)
+@given(records=st.lists(records, max_size=20), lines=st.booleans())
 def test_any_records(tmp_path, records, lines):
     rows = [{"text": text, "label": label} for text, label in PADDING] + records
-    file = new_file(tmp_path, ".jsonl" if lines else ".json")
     content = "\n".join(map(json.dumps, rows)) if lines else json.dumps(rows)
-    file.write_text(content, encoding="utf-8")
-    take(file)
+    take(tmp_path, ".jsonl" if lines else ".json", content.encode())

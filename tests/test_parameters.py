@@ -2,78 +2,61 @@
 
 import ast
 import json
-import re
+import math
 import subprocess
 import sys
 from dataclasses import replace
 
 import nbformat
-import papermill
 import pytest
-from papermill.exceptions import PapermillExecutionError
 
 from suite.chapters import all_chapters
 from suite.errors import UserError
-from suite.resolve import longest_input
-from suite.runner import kernel_config
 from suite.settings import PARAMETERS, Settings, parameters_cell
 from suite.start import check_values, read_parameters
 
 REVIEWS = repr(Settings().dataset_name)
+KINDS = {str: "text", int: "a whole number", float: "a number", bool: "True or False"}
+VALUES = {"text": "3", "a whole number": 7, "a number": 1000.0, "True or False": True}
+DEVICES = "device must be 'auto', 'cpu', 'cuda', 'cuda:0' or 'mps', but it is "
+
+
+def wrong_values():
+    """Values of another type, blank or just out of range, for every parameter."""
+    for name, parameter in PARAMETERS.items():
+        wanted, low = KINDS[parameter.type], parameter.metadata["low"]
+        for kind, value in {**VALUES, "NoneType": None, "list": [3]}.items():
+            if kind != wanted and (kind, wanted) != ("a whole number", "a number"):
+                yield {name: value}, f"{name} must be {wanted}, but {value!r} is {kind}"
+        for value in ("", " ", "a\nb") if wanted == "text" else ():
+            yield {name: value}, f"{name} must be text of printable characters, not blank"
+        if low is not None:
+            high = parameter.metadata["high"]
+            outside = [low - 1, high + 1]
+            if wanted == "a number":
+                outside = [math.nextafter(low, -1), math.nextafter(high, 9999), math.nan]
+            for value in outside:
+                yield {name: value}, f"{name} must be between {low} and {high}, but it is {value!r}"
+
+
 # parameters that are wrong -> what the message has to say
 BAD = [
-    ({"num_epoch": 1}, "unknown parameter 'num_epoch'; did you mean 'num_epochs'?"),
+    *wrong_values(),
     ({"epochs": 1}, "unknown parameter 'epochs'; did you mean 'num_epochs'?"),
-    ({"learning_rat": 1e-4}, "did you mean 'learning_rate'?"),
     ({"Learning_Rate": 1e-4}, "did you mean 'learning_rate'?"),
-    ({"batchsize": 8}, "did you mean 'batch_size'?"),
     ({"modelname": "x"}, "did you mean 'model_name'?"),
     ({"zzz": 1}, "unknown parameter 'zzz'; known are model_name, "),
-    ({"num_epochs": 0}, "num_epochs must be between 1 and 1000, but it is 0"),
-    ({"num_epochs": -1}, "num_epochs must be between 1 and 1000, but it is -1"),
-    ({"num_epochs": 1001}, "num_epochs must be between 1 and 1000"),
-    ({"num_epochs": 1.5}, "num_epochs must be a whole number, but 1.5 is a number"),
-    ({"num_epochs": "3"}, "num_epochs must be a whole number, but '3' is text"),
-    ({"num_epochs": True}, "num_epochs must be a whole number, but True is True or False"),
-    ({"num_epochs": None}, "num_epochs must be a whole number, but None is NoneType"),
-    ({"num_epochs": [3]}, "num_epochs must be a whole number, but [3] is list"),
-    ({"num_train": 0}, "num_train must be between 2 and"),
-    ({"num_train": 1}, "num_train must be between 2 and"),
     ({"num_train": 6163}, f"num_train is 6163, but {REVIEWS} has 6162 rows for it"),
     ({"num_validation": 1089}, f"num_validation is 1089, but {REVIEWS} has 1088 rows"),
     ({"num_eval": 1281}, "set num_eval to 1280 or less"),
     ({"num_train": 20000, "dataset_name": "stanfordnlp/imdb"}, "but 'stanfordnlp/imdb' has 17"),
-    ({"num_eval": 1000.0}, "num_eval must be a whole number, but 1000.0 is a number"),
-    ({"max_length": 3}, "max_length must be between 4 and 8192, but it is 3"),
     ({"max_length": 513}, "reads at most 512 tokens; set max_length to 512 or less"),
-    ({"max_length": "long"}, "max_length must be a whole number, but 'long' is text"),
-    ({"batch_size": 0}, "batch_size must be between 1 and 1024, but it is 0"),
-    ({"batch_size": 2048}, "batch_size must be between 1 and 1024"),
-    ({"group_by_length": 1}, "group_by_length must be True or False, but 1 is a whole number"),
-    ({"group_by_length": "yes"}, "group_by_length must be True or False, but 'yes' is text"),
     ({"learning_rate": 0}, "learning_rate must be between 1e-08 and 1.0, but it is 0"),
-    ({"learning_rate": -5e-5}, "learning_rate must be between 1e-08 and 1.0, but it is -5e-05"),
-    ({"learning_rate": 5.0}, "learning_rate must be between 1e-08 and 1.0, but it is 5.0"),
-    ({"learning_rate": float("nan")}, "learning_rate must be between 1e-08 and 1.0, but it is nan"),
-    ({"learning_rate": float("inf")}, "learning_rate must be between 1e-08 and 1.0, but it is inf"),
     ({"learning_rate": "1e-4"}, "must be a number, but '1e-4' is text; in YAML write 1.0e-4"),
-    ({"weight_decay": -0.1}, "weight_decay must be between 0.0 and 1.0, but it is -0.1"),
-    ({"weight_decay": 2}, "weight_decay must be between 0.0 and 1.0, but it is 2"),
-    ({"warmup_ratio": 1.5}, "warmup_ratio must be between 0.0 and 1.0, but it is 1.5"),
-    ({"warmup_ratio": 100}, "warmup_ratio must be between 0.0 and 1.0, but it is 100"),
-    ({"max_grad_norm": 0}, "max_grad_norm must be between 0.001 and 1000.0, but it is 0"),
-    ({"attention_dropout": 1.0}, "attention_dropout must be between 0.0 and 0.9, but it is 1.0"),
-    ({"seed": -1}, "seed must be between 0 and 4294967295, but it is -1"),
-    ({"seed": 2**32}, "seed must be between 0 and"),
-    ({"seed": "random"}, "seed must be a whole number, but 'random' is text"),
-    ({"device": "gpu"}, "device must be 'auto', 'cpu', 'cuda', 'cuda:0' or 'mps', but it is 'gpu'"),
-    ({"device": "cuda:first"}, "device must be 'auto', 'cpu', 'cuda', 'cuda:0' or 'mps'"),
-    ({"device": "0"}, "device must be 'auto', 'cpu', 'cuda', 'cuda:0' or 'mps', but it is '0'"),
+    ({"device": "gpu"}, f"{DEVICES}'gpu'"),
+    ({"device": "cuda:first"}, f"{DEVICES}'cuda:first'"),
+    ({"device": "0"}, f"{DEVICES}'0'"),
     ({"device": 0}, "must be text, but 0 is a whole number; with papermill write -r device 0"),
-    ({"run_dir": 2026}, "2026 is a whole number; with papermill write -r run_dir 2026"),
-    ({"run_dir": ""}, "run_dir must be text of printable characters, not blank"),
-    ({"run_dir": "a\nb"}, "run_dir must be text of printable characters, not blank"),
-    ({"text_column": " "}, "text_column must be text of printable characters, not blank"),
     ({"label_column": "text"}, "text_column and label_column are both 'text'"),
     ({"label_column": "stars"}, "has no column 'stars'; it has text, label"),
     ({"model_name": "./no-such-model"}, "model_name: nothing lies at './no-such-model'"),
@@ -82,7 +65,6 @@ BAD = [
     ({"model_name": "owner/name@"}, "model_name: nothing lies at 'owner/name@'"),
     ({"model_name": "owner/name@a@b"}, "a Hub id such as 'owner/name' or 'owner/name@revision'"),
     ({"dataset_name": Settings().model_name}, "all-MiniLM-L6-v2' is a model"),
-    ({"dataset_name": "missing.csv"}, "dataset_name: nothing lies at 'missing.csv'"),
     ({"dataset_name": "a/b/c"}, "dataset_name: nothing lies at 'a/b/c'"),
 ]
 
@@ -112,12 +94,8 @@ for parameters in json.loads(sys.argv[1]):
     try:
         sys.exit(f"accepted {check_values(parameters)}")
     except UserError:
-        effort = (process_time() - start) / start_of_python
-    if effort > 5:
-        sys.exit(f"{effort:.1f} times as long as to start Python with pandas: {parameters}")
-    heavy = set(sys.argv[2:]) & set(sys.modules)
-    if heavy:
-        sys.exit(f"{parameters} imported {heavy}")
+        assert process_time() - start < 5 * start_of_python, parameters
+        assert not set(sys.argv[2:]) & set(sys.modules), parameters
 """
 
 
@@ -139,43 +117,31 @@ def code_cells(chapter):
     return {cell.id: cell.source for cell in cells if cell.cell_type == "code"}
 
 
+READ = "settings = read_parameters(globals())"
+
+
 def in_notebook(*cells):
     """The namespace that a kernel has when the cell behind these runs."""
     namespace = {}
     for cell in cells:
         exec(cell, namespace)
-    return {**namespace, "In": ["", *cells, "settings = read_parameters(globals())"]}
+    return {**namespace, "In": ["", *cells, READ]}
 
 
-REFUSALS = [
-    ({"num_epoch": 1}, "ParameterError", "did you mean 'num_epochs'?"),
-    ({"num_train": 10**6}, "ParameterError", "has 6162 rows for it"),
-    ({"dataset_name": "missing.csv"}, "SourceError", "nothing lies at 'missing.csv'"),
-]
+REFUSED = {
+    "num_epoch = 1": "unknown parameter 'num_epoch'",
+    "num_train = 1_000_000": "has 6162 rows for it",
+    "dataset_name = 'missing.csv'": "nothing lies at 'missing.csv'",
+}
 
 
+@pytest.mark.parametrize("injected", REFUSED)
 @pytest.mark.parametrize("chapter", all_chapters(), ids=lambda path: path.stem)
-@pytest.mark.parametrize(("parameters", "ename", "message"), REFUSALS, ids=str)
-def test_every_chapter_refuses_before_it_starts(chapter, parameters, ename, message, tmp_path):
+def test_every_chapter_refuses_before_it_starts(chapter, injected, tmp_path):
     cells = code_cells(chapter)
-    values = {**parameters, "run_dir": str(tmp_path / "run")}
-    injected = "\n".join(f"{name} = {value!r}" for name, value in values.items())
-    with pytest.raises(UserError, match=re.escape(message)) as error:
-        exec(cells["read-parameters"], in_notebook(cells["parameters"], injected))
-    assert type(error.value).__name__ == ename
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_kernel_shows_a_refusal_as_one_line(tmp_path):
-    parameters, ename, message = REFUSALS[-1]
-    parameters = {**parameters, "run_dir": str(tmp_path / "run")}
-    with pytest.raises(PapermillExecutionError) as error, kernel_config() as config:
-        papermill.execute_notebook(
-            all_chapters()[0], None, parameters=parameters, progress_bar=False, config=config
-        )
-    assert error.value.ename == ename
-    assert message in error.value.evalue
-    assert error.value.traceback == [f"{ename}: {error.value.evalue}"]
+    run_dir = f"run_dir = {str(tmp_path / 'run')!r}"
+    with pytest.raises(UserError, match=REFUSED[injected]):
+        exec(cells["read-parameters"], in_notebook(cells["parameters"], f"{injected}\n{run_dir}"))
     assert not (tmp_path / "run").exists()
 
 
@@ -201,42 +167,31 @@ def test_help_explains_every_parameter_of_a_chapter():
         assert PARAMETERS[name].metadata["meaning"].split(";")[0] in text
 
 
-def test_defaults_are_accepted():
-    assert read_parameters(in_notebook(parameters_cell())) == Settings()
+@pytest.mark.parametrize(
+    ("cells", "changes"),
+    [
+        ([parameters_cell()], {}),
+        ([parameters_cell(), "seed = 7\nweight_decay = 0\n"], {"seed": 7, "weight_decay": 0.0}),
+        # Of parameters that the chapter's cells do not use: papermill may give them, a lesson may not.
+        (["batch_size = 999", parameters_cell(["device"]), "num_epochs = 7\n"], {"num_epochs": 7}),
+    ],
+)
+def test_the_cell_of_parameters_is_read_and_what_papermill_puts_behind_it(cells, changes):
+    namespace = in_notebook(*cells)
+    for _ in range(2):  # the second time in Jupyter with the names that the chapter has made since
+        settings = read_parameters(namespace)
+        assert settings == replace(Settings(), **changes)
+        assert isinstance(settings.weight_decay, float)
+        namespace |= {"accuracy": 0.5, "In": [*namespace["In"], "accuracy = 0.5", READ]}
 
 
-def test_injected_values_win_and_whole_numbers_do_for_numbers():
-    settings = read_parameters(
-        in_notebook(parameters_cell(), "# Parameters\nweight_decay = 0\nnum_train = 10\n")
-    )
-    assert (settings.weight_decay, settings.num_train) == (0.0, 10)
-    assert isinstance(settings.weight_decay, float)
-
-
-def test_a_name_misspelt_in_the_cell_itself_is_refused():
-    namespace = in_notebook(parameters_cell() + "\nnum_epoch: int = 1\n")
-    with pytest.raises(UserError, match="unknown parameter 'num_epoch'"):
-        read_parameters(namespace)
-
-
-def test_names_of_the_lesson_are_no_parameters():
-    """The second run of the cell in Jupyter sees every name that the chapter has made since."""
-    namespace = in_notebook("accuracy = 0.5\nnum_labels = 2", parameters_cell())
-    assert read_parameters(namespace) == Settings()
-    namespace["In"] = [*namespace["In"], "settings = read_parameters(globals())"]
-    assert read_parameters(namespace) == Settings()
-
-
-def test_papermill_may_give_what_the_cells_of_a_chapter_do_not_use():
-    namespace = in_notebook(parameters_cell(["num_train"]), "num_epochs = 7\n")
-    namespace["batch_size"] = 999  # a name of the lesson, and no parameter of this chapter
-    assert read_parameters(namespace) == replace(Settings(), num_epochs=7)
-
-
-def test_a_missing_parameters_cell_is_named():
-    with pytest.raises(UserError, match="run the cell tagged 'parameters' first"):
-        read_parameters({"In": ["", "settings = read_parameters(globals())"]})
-
-
-def test_longest_input_of_the_packaged_model():
-    assert longest_input(Settings().model_name) == 512
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ([parameters_cell() + "\nnum_epoch: int = 1\n"], "unknown parameter 'num_epoch'"),
+        ([], "run the cell tagged 'parameters' first"),
+    ],
+)
+def test_cells_that_are_no_parameters_are_refused(cells, message):
+    with pytest.raises(UserError, match=message):
+        read_parameters(in_notebook(*cells))

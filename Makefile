@@ -54,10 +54,7 @@ test-faults: $(READY) ## the long tests of crashes: twenty kills on each road, f
 test-elsewhere: $(READY) ## the other long tests: other models and data, several processes, the benchmark, an environment like Colab's
 	$(ONE_CORE) $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m elsewhere tests
 
-test-helpers: $(READY) ## write helpers/ from the cells of the chapters that share their code
-	$(BIN)/python -m maintenance helpers
-
-exercises: $(READY) ## the solutions of all exercises, and mistakes that the checks have to find
+test-exercises: $(READY) ## the solutions of all exercises, and mistakes that the checks have to find
 	$(ONE_CORE) $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m exercises tests
 
 test-browser: $(BROWSER) ## all chapters in JupyterLab, and the site, in Chromium; screenshots in runs/screenshots

@@ -171,7 +171,7 @@ def trainer_tuned(task, rows, batches, num_epochs, clock):
 
 
 def keras_road(task, rows, batches, num_epochs, clock):
-    """Keras on TensorFlow as in chapter 07, with batches grouped by length."""
+    """Keras on TensorFlow as in chapter 09, with batches grouped by length."""
     from helpers.keras_road import build_classifier, keras
 
     classifier = build_classifier(task.model_name, task.class_label.num_classes, task.seed)
@@ -185,7 +185,7 @@ def keras_road(task, rows, batches, num_epochs, clock):
 
 
 def ours(task, rows, batches, num_epochs, clock):
-    """The recipe of chapter 08.
+    """The recipe of chapter 10.
 
     Its head starts at zero, so the seed draws nothing but the order of the texts, and learns at ten
     times the rate of the other weights.

@@ -70,20 +70,17 @@ def prepare_parts(accelerator, settings):
     """Return model, optimizer, training and test loader of this process, wired up by Accelerate."""
     with accelerator.main_process_first(), product("data", settings) as folder:
         dataset = load_from_disk(folder)
-    rows = to_model_inputs(dataset)
+    rows, size = to_model_inputs(dataset), settings.batch_size
     tokenizer = AutoTokenizer.from_pretrained(find_model(settings.model_name))
     class_label = dataset["train"].features["label"]
     model = load_model(settings.model_name, class_label, settings.attention_dropout, settings.seed)
     set_seed(settings.seed, device_specific=True)
     groups = parameter_groups(model, settings.weight_decay)
-    return accelerator.prepare(
-        model,
-        AdamW(groups, lr=settings.learning_rate, fused=True),
-        make_grouped_dataloader(
-            rows["train"], tokenizer, settings.batch_size, accelerator.num_processes, settings.seed
-        ),
-        make_dataloader(rows["eval"], tokenizer, settings.batch_size),
-    )
+    optimizer = AdamW(groups, lr=settings.learning_rate, fused=True)
+    processes = accelerator.num_processes
+    batches = make_grouped_dataloader(rows["train"], tokenizer, size, processes, settings.seed)
+    test_batches = make_dataloader(rows["eval"], tokenizer, size)
+    return accelerator.prepare(model, optimizer, batches, test_batches)
 
 
 def seconds_of_all_reduce(accelerator, model, repeats=5):

@@ -84,35 +84,26 @@ def evaluate_model(model, dataloader, device):
 
 
 def train_one_epoch(
-    model,
-    batches,
-    optimizer,
-    lr_scheduler,
-    max_grad_norm,
-    device,
-    progress_bar,
-    steps,
-    class_weights=None,
+    model, batches, optimizer, lr_scheduler, max_grad_norm, device, bar, steps, weights=None
 ):
     """Train on all batches; append (loss, learning rate) of each step to `steps`.
 
-    class_weights: None, or a weight for each class, shape (classes,)
-    Raises RuntimeError if a gradient is not finite.
+    bar: of progress; weights: of the classes, None for the loss that the model computes itself
     """
     model.train()
     for batch in batches:
         batch = {k: v.to(device) for k, v in batch.items()}
         outputs = model(**batch)
         loss = outputs.loss
-        if class_weights is not None:
-            loss = weighted_loss(outputs.logits, batch["labels"], class_weights)
+        if weights is not None:
+            loss = weighted_loss(outputs.logits, batch["labels"], weights)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm, error_if_nonfinite=True)
         steps.append((loss.item(), lr_scheduler.get_last_lr()[0]))
         optimizer.step()
         lr_scheduler.step()
         optimizer.zero_grad()
-        progress_bar.update(1)
+        bar.update(1)
 
 
 # 07_your_own_data

@@ -1,6 +1,6 @@
 """The chapters and the facts that each notebook states about itself, in its metadata under `suite`.
 
-needs: what it takes from the run folder at its start; an earlier chapter makes it
+needs, later: what it takes from the run folder at its start or at its end; an earlier chapter makes it
 makes: the folder that it leaves in the run folder for others, if any
 packages: libraries whose versions decide what it makes; by default those of `PACKAGES`
 trains, measures_speed: true or false
@@ -29,7 +29,7 @@ def all_chapters():
 def facts(chapter):
     """Return what a chapter says about itself, with defaults for what it leaves out."""
     said = _read(chapter)["metadata"].get("suite", {})
-    usual = {"needs": [], "makes": None, "packages": PACKAGES, "minutes": 1.0}
+    usual = {"needs": [], "later": [], "makes": None, "packages": PACKAGES, "minutes": 1.0}
     return {**usual, "trains": False, "measures_speed": False, **said}
 
 
@@ -83,7 +83,8 @@ def plan(chapters, rows):
 def _minutes_to_come(path, waiting):
     """Minutes of a chapter and of the longest chain of others that wait for it."""
     said = facts(path)
-    after = [other for other in waiting if said["makes"] in facts(other)["needs"]]
+    taken = {other: facts(other)["needs"] + facts(other)["later"] for other in waiting}
+    after = [other for other in waiting if said["makes"] in taken[other]]
     return said["minutes"] + max((_minutes_to_come(other, waiting) for other in after), default=0)
 
 

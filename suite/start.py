@@ -75,7 +75,9 @@ def _assigned_names(namespace):
     `globals()` they tell names of the lesson apart when a reader runs the cell again.
     """
     names = []
-    for source in reversed(namespace.get("In", [])[:-1]):
+    if "In" not in namespace:  # a script, which has run nothing but these cells yet
+        return [name for name in PARAMETERS if name in namespace]
+    for source in reversed(namespace["In"][:-1]):
         assigned = re.findall(r"^(\w+)(: *\w+)? *=", source, re.MULTILINE)
         if set(OF_EVERY_RUN) <= {name for name, annotation in assigned if annotation}:
             return [name for name, _ in assigned] + names

@@ -58,8 +58,8 @@ def code_digest(chapter):
 def plan(chapters, rows):
     """Return lists of chapters to run side by side, each in order, and those to run alone after them.
 
-    Chapters that measure speed run alone. The others go to the row that is free first, those that
-    wait for nothing longer than others and take long themselves before the rest.
+    Chapters that measure speed run alone. Of the others, the row that is free first takes the one
+    with most minutes to come, its own and those of chapters that wait for it.
     """
     alone = [path for path in chapters if facts(path)["measures_speed"]]
     waiting = [path for path in chapters if path not in alone]
@@ -67,15 +67,12 @@ def plan(chapters, rows):
     busy, ends, lines = [0.0] * rows, {}, [[] for _ in range(rows)]
     while waiting:
         row = busy.index(min(busy))
-        ready = {}
-        for path in waiting:
-            needed = [made[name] for name in facts(path)["needs"] if name in made]
-            if all(one in ends for one in needed):
-                start = max([busy[row], *(ends[one] for one in needed)])
-                ready[path] = (start, -_minutes_to_come(path, waiting))
-        path = min(ready, key=ready.get)
+        needed = {p: [made[n] for n in facts(p)["needs"] if n in made] for p in waiting}
+        ready = [path for path in waiting if all(one in ends for one in needed[path])]
+        path = max(ready, key=lambda path: _minutes_to_come(path, waiting))
+        start = max([busy[row], *(ends[one] for one in needed[path])])
+        ends[path] = busy[row] = start + facts(path)["minutes"]
         lines[row].append(path)
-        ends[path] = busy[row] = ready[path][0] + facts(path)["minutes"]
         waiting.remove(path)
     return [line for line in lines if line], alone
 

@@ -27,7 +27,7 @@ def product(name, settings):
     name: what a chapter makes: "data", "model", "trainer" or "keras"
 
     The chapter runs through papermill in a process of its own, with the same parameters, and shows its
-    progress here. While the block runs, no other process puts another product there.
+    own progress bars here. While the block runs, no other process puts another product there.
     Raises UserError with one line if the chapter fails.
     """
     chapter = maker(name)
@@ -83,7 +83,7 @@ def main(file):
 
     job = json.loads(Path(file).read_text())
     try:
-        run_chapters([Path(job["chapter"])], job["parameters"], live=True)
+        run_chapters([Path(job["chapter"])], job["parameters"], progress=False, live=True)
     except KeyboardInterrupt:
         return 130
     except UserError as error:

@@ -78,7 +78,7 @@ def test_the_trained_model_is_kept_and_made_again_for_other_settings(smoke, capf
     said = capfd.readouterr()
     running = f"No model of these parameters in {smoke.run_dir}: running 04_training_loop.\n"
     assert running in said.out
-    assert "04_training_loop: 100%" in said.err and "| 8/8 [" in said.err
+    assert "100%|" in said.err and "| 8/8 [" in said.err
 
 
 def test_the_best_epoch_is_kept_and_not_the_last(smoke, monkeypatch):

@@ -52,8 +52,13 @@ def print_overhead(costs):
         print(f"{chapter:<26}{seconds:>9.1f}{kernel:>9.1f}{imports:>9.1f}{kernel + imports:>9.1f}")
 
 
-if __name__ == "__main__":
+def main():
+    """Command line."""
     try:
         print_overhead(overhead(run_folder(Settings())))
     except UserError as error:
         sys.exit(f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -154,7 +154,7 @@ def _check_names(columns, settings):
 
 def class_name(value):
     """Return the name that chapter 01 gives the class of this value: 2.0 is "2"."""
-    return str(int(value) if isinstance(value, float) else value)
+    return str(int(value) if isinstance(value, float) and value % 1 == 0 else value)
 
 
 def _blocks(source, dataset_name, wanted):

@@ -141,7 +141,10 @@ def test_every_chapter_refuses_before_it_starts(chapter, injected, tmp_path):
     cells = code_cells(chapter)
     run_dir = f"run_dir = {str(tmp_path / 'run')!r}"
     with pytest.raises(UserError, match=REFUSED[injected]):
-        exec(cells["read-parameters"], in_notebook(cells["parameters"], f"{injected}\n{run_dir}"))
+        exec(
+            cells["read-parameters"],
+            in_notebook(cells["parameters"], f"# Parameters\n{injected}\n{run_dir}"),
+        )
     assert not (tmp_path / "run").exists()
 
 
@@ -171,9 +174,15 @@ def test_help_explains_every_parameter_of_a_chapter():
     ("cells", "changes"),
     [
         ([parameters_cell()], {}),
-        ([parameters_cell(), "seed = 7\nweight_decay = 0\n"], {"seed": 7, "weight_decay": 0.0}),
+        (
+            [parameters_cell(), "# Parameters\nseed = 7\nweight_decay = 0\n"],
+            {"seed": 7, "weight_decay": 0.0},
+        ),
         # Of parameters that the chapter's cells do not use: papermill may give them, a lesson may not.
-        (["batch_size = 999", parameters_cell(["device"]), "num_epochs = 7\n"], {"num_epochs": 7}),
+        (
+            ["batch_size = 999", parameters_cell(["device"]), "# Parameters\nnum_epochs = 7\n"],
+            {"num_epochs": 7},
+        ),
     ],
 )
 def test_the_cell_of_parameters_is_read_and_what_papermill_puts_behind_it(cells, changes):

@@ -52,7 +52,7 @@ OLD = """
 from suite.start import read_parameters
 settings = read_parameters(globals())
 import contextlib, warnings, datasets, evaluate, matplotlib.pyplot, pandas, sklearn, torch, transformers
-from helpers.sources import find_model
+from suite.resolve import find_model
 transformers.AutoModel.from_pretrained(find_model(settings.model_name), torch_dtype=torch.float32)
 for category in (FutureWarning, DeprecationWarning, PendingDeprecationWarning):
     for module in ("__main__", "transformers.trainer", "torch.optim"):

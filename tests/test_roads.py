@@ -15,7 +15,6 @@ from benchmarks.bench import PAGE
 from conftest import SMOKE
 from helpers.batches import make_dataloader, to_model_inputs
 from helpers.training import load_model, parameter_groups
-from maintenance.ranges import ACCURACIES
 from suite import start_tensorflow
 from suite.errors import SourceError
 from suite.resolve import check_convertible
@@ -108,7 +107,7 @@ def test_a_road_that_fails_says_why(settings):
 
 def test_the_mean_accuracies_lie_within_one_and_a_half_points_and_stand_on_the_page():
     """With the chapters' own settings, as `make accuracies` measured them."""
-    measured = json.loads(ACCURACIES.read_text(encoding="utf-8"))
+    measured = json.loads(roads.ACCURACIES.read_text(encoding="utf-8"))
     assert len(set(measured["seeds"])) >= 5
     assert all(len(measured[road]) == len(measured["seeds"]) for road in roads.ROADS)
     means = {road: float(np.mean(measured[road])) for road in roads.ROADS}

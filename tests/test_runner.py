@@ -14,9 +14,8 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+from benchmarks import overhead
 from conftest import SMOKE
-from maintenance import __main__ as maintenance
-from maintenance import overhead
 from suite import runner
 from suite.chapters import ROOT, all_chapters, facts, plan
 from suite.errors import UserError
@@ -272,13 +271,13 @@ def test_the_overhead_of_a_chapter_is_a_part_of_its_time(smoke_run, monkeypatch)
 
 def test_the_overhead_without_a_whole_run_ends_in_one_line(chapters, tmp_path, monkeypatch):
     """Before the first run, and after one that was broken off."""
-    monkeypatch.setattr(maintenance, "run_folder", lambda settings: tmp_path)
+    monkeypatch.setattr(overhead, "run_folder", lambda settings: tmp_path)
     write_chapter(chapters, "01_bad", "1 / 0", "print('never')")
     message = f"UserError: {tmp_path} holds no chapter that ran to its end: call `make run` first"
     for broken_off in (False, True):
         assert (tmp_path / "01_bad.ipynb").is_file() == broken_off
         with pytest.raises(SystemExit) as stop:
-            maintenance.main(["overhead"])
+            overhead.main()
         assert stop.value.code == message
         assert main(["run", "-p", "run_dir", str(tmp_path)]) == 1
 

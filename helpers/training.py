@@ -88,7 +88,7 @@ def train_one_epoch(
 ):
     """Train on all batches; append (loss, learning rate) of each step to `steps`.
 
-    bar: of progress; weights: of the classes, None for the loss that the model computes itself
+    bar: the progress bar; weights: one for each class, or None for the model's own loss
     """
     model.train()
     for batch in batches:

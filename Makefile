@@ -4,28 +4,43 @@ PARAMETERS ?=
 ARGS ?=
 CHAPTERS ?=
 REPO ?=
+COMMA := ,
 VENV := .venv
 LOWEST := .venv-lowest
 CONSTRAINTS := constraints.txt
 BIN := $(VENV)/bin
+BASE := $(VENV)/.base
+KERAS := $(VENV)/.keras
 READY := $(VENV)/.ready
 LAB := $(VENV)/.lab
 BROWSER := $(VENV)/.browser
 SITE := $(VENV)/.site
 # For two test processes side by side: one thread each, of torch and of TensorFlow.
 ONE_CORE := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1
+PYTEST := $(ONE_CORE) $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+SHORT := not long and not browser
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet --constraint $(CONSTRAINTS)
 
-.PHONY: help setup run test test-faults test-elsewhere test-exercises test-browser lowest lab site lint refresh ranges accuracies overhead helpers exercises links bench bench-gpu bench-data clean
+.PHONY: help setup run check test test-long test-browser lowest lab site lint refresh ranges accuracies overhead helpers exercises links bench bench-gpu bench-data bench-predict clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-$(READY): pyproject.toml $(CONSTRAINTS)
+define install
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed, but $(PYTHON) is $$($(PYTHON) --version): call make PYTHON=/path/to/a/newer/python3"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) --editable '.[keras,test]'
-	@touch $@
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) --editable '.$(1)'
+	@touch $(2)
+endef
+
+$(BASE): pyproject.toml $(CONSTRAINTS)
+	$(call install,,$@)
+
+$(KERAS): pyproject.toml $(CONSTRAINTS)
+	$(call install,[keras],$@ $(BASE))
+
+$(READY): pyproject.toml $(CONSTRAINTS)
+	$(call install,[keras$(COMMA)test],$@ $(BASE) $(KERAS))
 
 $(LAB): $(READY)
 	$(INSTALL) --editable '.[keras,lab,test]'
@@ -41,24 +56,21 @@ $(SITE): $(READY)
 
 setup: $(READY) ## a virtual environment in .venv with exact versions; the other targets call it
 
-run: $(READY) ## run all chapters; make run PARAMETERS=parameters/smoke.yaml is the quick look, CHAPTERS="04 05" a choice
+# TensorFlow takes 2 GB, and chapter 9 alone needs it.
+run: $(if $(or $(filter 09% 9%,$(CHAPTERS)),$(if $(CHAPTERS),,all)),$(KERAS),$(BASE)) ## run all chapters; make run PARAMETERS=parameters/smoke.yaml is the quick look, CHAPTERS="04 05" a choice
 	@$(BIN)/finetuning run --side-by-side $(CHAPTERS) $(if $(PARAMETERS),-f $(PARAMETERS))
 
-test: $(READY) ## all tests, and all chapters against their stored outputs
-	$(ONE_CORE) $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m "not faults and not elsewhere and not exercises and not browser" tests
-	$(ONE_CORE) $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --nbval --nbval-current-env --nbval-cell-timeout 600 --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
+check: lint ## lint, and all tests that train nothing and start no kernel
+	$(PYTEST) -m "not slow and $(SHORT)" tests
 
-test-faults: $(READY) ## the long tests of crashes: twenty kills on each road, four runs side by side
-	$(ONE_CORE) $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m faults tests
+test: $(READY) ## all tests but the long ones, and all chapters against their stored outputs
+	$(PYTEST) -m "$(SHORT)" --nbval --nbval-current-env --nbval-cell-timeout 600 --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks tests
 
-test-elsewhere: $(READY) ## the other long tests: other models and data, several processes, the benchmark, an environment like Colab's
-	$(ONE_CORE) $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m elsewhere tests
-
-test-exercises: $(READY) ## the solutions of all exercises, and mistakes that the checks have to find
-	$(ONE_CORE) $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m exercises tests
+test-long: $(READY) ## the long tests: all chapters bare and with their exercises answered, other models, crashes, several processes, the benchmark
+	$(PYTEST) -m "long" tests
 
 test-browser: $(BROWSER) ## all chapters in JupyterLab, and the site, in Chromium; screenshots in runs/screenshots
-	$(BIN)/python -m pytest -m browser tests
+	$(PYTEST) -m browser tests
 
 lowest: $(READY) ## the same tests with the lowest versions that pyproject.toml allows, in .venv-lowest
 	@mkdir -p $(LOWEST)
@@ -105,6 +117,9 @@ bench-gpu: $(READY) ## the same on a GPU, with BERT-base too; ARGS=--dry-run tri
 
 bench-data: $(READY) ## prepare 650,000 reviews: rate, memory, after a kill, a second time
 	$(BIN)/python -m benchmarks.prepare $(ARGS)
+
+bench-predict: $(READY) ## finetuning predict against the pipeline of transformers: speed, labels, memory
+	$(BIN)/python -m benchmarks.predict $(ARGS)
 
 clean: ## remove what was set up and made: .venv, .venv-lowest and runs
 	rm -rf $(VENV) $(LOWEST) runs

@@ -7,13 +7,16 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
+import nbformat
 import nbval.kernel
 import psutil
 import pytest
 import yaml
 from jupyter_client.manager import KernelManager
+from nbformat.v4 import new_code_cell
 
 from suite.chapters import all_chapters, plan
 from suite.start import check_values
@@ -37,10 +40,11 @@ if os.name == "posix":
     nbval.kernel.KernelManager = kernel_manager
 
 
-# Fixtures that take long to make.
-SHARED = ("two_trainings", "trapped", "one_process", "bare", "checked", "chapter_1")
-# These take so long that `make test` leaves their tests to `make test-elsewhere`.
-LONG = ("smoke_run", "measured")
+# Fixtures that take long to make: one process runs all their tests. The longest come first.
+SHARED = ("bare", "smoke_run", "lab", "site", "built", "measured", "trapped", "checked")
+SHARED += ("two_trainings", "one_process", "chapter_1")
+# These take so long that `make test` leaves their tests to `make test-long`.
+LONG = ("bare", "smoke_run", "measured")
 
 
 def groups():
@@ -56,25 +60,39 @@ def groups():
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist writes the groups into the names of the tests
 def pytest_collection_modifyitems(items):
-    """Let one process run all tests that need the same long run (`--dist loadgroup`).
+    """Let one process run all tests that need the same long run (`--dist loadgroup`), and first.
 
-    Those of the longest runs are not for `make test`.
+    The chapters before them, and what trains or starts a kernel before what does not.
     """
     rows = groups()
-    if all(item.path in rows for item in items):
-        items.sort(key=lambda item: list(rows).index(item.path))
+    order = {}
     for item in items:
+        place = len(SHARED) + (0 if item.get_closest_marker("slow") else 1)
         if item.path in rows:
             item.add_marker(pytest.mark.xdist_group(f"chapters-{rows[item.path]}"))
-        for fixture in SHARED + LONG:
+            place = list(rows).index(item.path) - len(rows)
+        for fixture in SHARED:
             if fixture in getattr(item, "fixturenames", ()):
-                item.add_marker(pytest.mark.xdist_group(fixture))
+                group = "site" if fixture == "built" else fixture
+                item.add_marker(pytest.mark.xdist_group(group))
+                place = min(place, SHARED.index(fixture))
                 if fixture in LONG:
-                    item.add_marker(pytest.mark.elsewhere)
+                    item.add_marker(pytest.mark.long)
+        order[item] = place
+    items.sort(key=order.get)
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Print what tests measured with `record_property`, and why a known fault has shown."""
+    """Print the groups of tests with their seconds, what tests measured, and why a known fault has shown."""
+    seconds = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds[report.nodeid.partition("::")[0]] += report.duration
+    terminalreporter.section("seconds of each group, of all processes together")
+    for group, total in seconds.most_common():
+        terminalreporter.write_line(f"{total:7.1f}  {group}")
+    terminalreporter.write_line(f"{sum(seconds.values()):7.1f}  all")
     for report in terminalreporter.stats.get("passed", []):
         for name, value in report.user_properties:
             terminalreporter.write_line(f"{name}: {value:.2g}")
@@ -148,10 +166,25 @@ def tokenizer():
     return AutoTokenizer.from_pretrained(find_model(Settings().model_name))
 
 
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory, tokenizer):
+    """The folder of a BERT of random weights, with the default model's tokens: it trains in moments."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("tiny")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = BertConfig(vocab_size=len(tokenizer), intermediate_size=64, **sizes)
+    torch.manual_seed(0)
+    BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
 @pytest.fixture
-def smoke(tmp_path):
-    """Settings small enough to train in seconds, with a run folder of their own."""
-    return check_values({**SMOKE, "run_dir": str(tmp_path / "run")})
+def smoke(tmp_path, tiny_model):
+    """Settings to train a tiny model with in moments, with a run folder of their own."""
+    return check_values({**SMOKE, "model_name": tiny_model, "run_dir": str(tmp_path / "run")})
 
 
 @pytest.fixture
@@ -170,11 +203,15 @@ def twenty_classes(tmp_path):
 
 @pytest.fixture(scope="session")
 def smoke_run(tmp_path_factory):
-    """All chapters in a process of their own, with no network but loopback where the system allows that.
+    """All chapters of a copy whose exercises are answered, in a process of its own.
 
-    What a library calls deprecated is an error there; see STRICT.
+    With no network but loopback where the system allows that. What a library calls deprecated is an
+    error there; see STRICT.
     """
-    folder = tmp_path_factory.mktemp("smoke")
+    folder, project = tmp_path_factory.mktemp("smoke"), tmp_path_factory.mktemp("project")
+    copy_of_project(project)
+    for path in (project / "notebooks").glob("*.ipynb"):
+        answer_exercises(path)
     command = [sys.executable, "-m", "suite", "run", "-f", "parameters/smoke.yaml"]
     command += ["--side-by-side", "-p", "run_dir", str(folder)]
     cut_off = (
@@ -185,8 +222,23 @@ def smoke_run(tmp_path_factory):
     if cut_off:
         command = ["unshare", "-rnu", sys.executable, "tests/with_loopback.py", *command]
     environment = {**os.environ, **STRICT}
-    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    run = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
     return folder, run, cut_off
+
+
+def answer_exercises(path):
+    """Answer a chapter's exercises: first the mistake of the solutions, then right, each with its check."""
+    from maintenance.exercises import read_solutions
+
+    notebook = nbformat.read(path, as_version=4)
+    for number, (_, answer, its_check, mistake) in read_solutions(path).items():
+        place = [cell.id for cell in notebook.cells].index(f"exercise-{number}-answer")
+        notebook.cells[place].source = answer
+        notebook.cells[place:place] = [
+            new_code_cell(mistake, id=f"mistake-{number}"),
+            new_code_cell(its_check, id=f"mistake-{number}-check"),
+        ]
+    nbformat.write(notebook, path)
 
 
 # Warnings of deprecation are errors, whoever raises them, but for these, which libraries raise by

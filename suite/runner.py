@@ -1,4 +1,4 @@
-"""Run chapters headless through papermill, or check a data set: the command `finetuning`."""
+"""Run chapters headless through papermill, check a data set, or label a file: the command `finetuning`."""
 
 import argparse
 import ast
@@ -189,6 +189,15 @@ def _read_arguments(arguments):
         "--name", help="results go to runs/NAME (default: the file's name, or default)"
     )
     run.add_argument("--side-by-side", action="store_true", help="run two chapters at a time")
+    predict = commands.add_parser("predict", help="label the rows of a file with a trained model")
+    predict.add_argument("model_folder", help="such as runs/default/model")
+    predict.add_argument("file", help="CSV, TSV, JSON, JSON Lines, Parquet; - for lines on stdin")
+    predict.add_argument("--text-column", default="text", help="column that holds the text")
+    predict.add_argument(
+        "-o", dest="output", default="-", help="CSV, TSV, JSON Lines or Parquet; - for stdout"
+    )
+    predict.add_argument("--all", dest="every", action="store_true", help="all probabilities too")
+    predict.add_argument("--overwrite", action="store_true", help="replace an output that is there")
     return parser.parse_args(arguments)
 
 
@@ -230,7 +239,15 @@ def _choose(names):
 def main(arguments=None):
     """Command line. Returns the exit status: 0, or 1 or 130 (Ctrl-C) after one message on stderr."""
     arguments = _read_arguments(arguments)
+    stopped = "Stopped. The same command goes on from the last checkpoint."
     try:
+        if arguments.command == "predict":
+            from suite.predict import predict_file  # heavy
+
+            stopped = "Stopped. Nothing was written."
+            options = {name: value for name, value in vars(arguments).items() if name != "command"}
+            print(predict_file(**options), file=sys.stderr)
+            return 0
         parameters = _read_parameters(arguments)
         if arguments.command == "check":
             settings = check_values(parameters, with_rows=False)
@@ -244,7 +261,7 @@ def main(arguments=None):
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Stopped. The same command goes on from the last checkpoint.", file=sys.stderr)
+        print(stopped, file=sys.stderr)
         return 130
     print(table(metrics, perf_counter() - start))
     print(class_report(metrics))

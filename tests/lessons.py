@@ -2,6 +2,8 @@
 
 import linecache
 
+import matplotlib.pyplot as plt
+
 from suite.chapters import all_chapters, lesson
 from suite.runs import is_made_by, made_by, run_folder
 
@@ -16,6 +18,7 @@ def run_here(number, settings, until=None):
         exec(compile(source, file, "exec"), names)
         if cell == until:
             return names
+    plt.close("all")
     assert until is None, f"{chapter.stem} has no cell {until}"
     return names
 
@@ -35,3 +38,18 @@ def train(product, settings):
     rows_of(settings)
     run_here({"model": "04", "trainer": "08"}[product], settings, until="save-model")
     return run_folder(settings) / product
+
+
+def make_here(monkeypatch):
+    """Have earlier chapters and the roads run in this process: starting others is tested elsewhere."""
+    from benchmarks import roads
+    from suite import products
+
+    def run_chapter(chapter, settings, held):
+        run_here(chapter.stem[:2], settings)
+
+    def run_function(name, *arguments):
+        return getattr(roads, name.partition(":")[2])(*arguments)
+
+    monkeypatch.setattr(products, "_run", run_chapter)
+    monkeypatch.setattr(roads, "run_child", run_function)

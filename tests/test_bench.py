@@ -37,7 +37,7 @@ def highest_share():
     return max(1.0, 1.5 * fast / slow)
 
 
-@pytest.mark.elsewhere
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "data", "names"),
     [

@@ -27,14 +27,10 @@ FORKS.set_forkserver_preload(["helpers.trainer_road", "helpers.training", "panda
 each_road = pytest.mark.parametrize("road", ["model", "trainer"])
 
 
-def short(folder):
-    """Eight steps in two epochs, with checkpoints within and at the end of each."""
-    return check_values({**SMOKE, "num_epochs": 2, "save_steps": 3, "run_dir": str(folder)})
-
-
 @pytest.fixture
-def settings(tmp_path):
-    return short(tmp_path / "run")
+def settings(smoke):
+    """Eight steps in two epochs, with checkpoints within and at the end of each."""
+    return replace(smoke, num_epochs=2, save_steps=3)
 
 
 def weights(settings, road):
@@ -76,9 +72,9 @@ def same(one, other):
 @pytest.mark.parametrize(
     "grouped, first, kills",
     [
-        pytest.param(True, 0, 8, marks=pytest.mark.faults),
-        pytest.param(True, 10, 10, marks=pytest.mark.faults),
-        pytest.param(False, 30, 2, marks=pytest.mark.faults),
+        pytest.param(True, 0, 8, marks=pytest.mark.long),
+        pytest.param(True, 10, 10, marks=pytest.mark.long),
+        pytest.param(False, 30, 2, marks=pytest.mark.long),
         (False, 20, 1),
     ],
 )
@@ -109,9 +105,10 @@ def test_a_killed_training_ends_with_equal_weights(settings, road, grouped, firs
 
 
 @pytest.fixture(scope="module")
-def two_trainings(tmp_path_factory):
+def two_trainings(tmp_path_factory, tiny_model):
     """The same training twice: to its end, and broken off after its second epoch."""
-    settings = short(tmp_path_factory.mktemp("whole"))
+    sizes = {**SMOKE, "num_epochs": 2, "save_steps": 3, "model_name": tiny_model}
+    settings = check_values({**sizes, "run_dir": str(tmp_path_factory.mktemp("whole"))})
     train("model", settings)
     broken_off = replace(settings, run_dir=str(tmp_path_factory.mktemp("broken-off")))
     end_epoch = Checkpoints.end_epoch
@@ -287,10 +284,10 @@ def test_a_full_disk_ends_with_one_line_and_keeps_the_last_checkpoint(settings, 
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of its own in memory, 480 MiB large; skipped where nothing may be mounted."""
+    """A file system of its own in memory, 22 MiB large; skipped where nothing may be mounted."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=480m", "tmpfs", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=22m", "tmpfs", str(folder)]
     if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
         pytest.skip("no file system may be mounted here")
     yield folder

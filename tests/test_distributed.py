@@ -57,7 +57,7 @@ def command(folder, num_processes):
     return launch_command(folder / "train.py", folder, num_processes)
 
 
-@pytest.mark.elsewhere
+@pytest.mark.long
 def test_two_processes_take_the_steps_of_one_with_twice_the_batch(tmp_path, record_property):
     """And count every row once, although the last batch is uneven."""
     sizes = {"num_train": 96, "num_validation": 16, "num_eval": 43, "max_length": 64}
@@ -94,7 +94,7 @@ def workers(job):
     ]
 
 
-@pytest.mark.elsewhere
+@pytest.mark.long
 def test_a_killed_process_ends_the_job_with_an_error(smoke, tmp_path):
     write_settings(replace(smoke, num_epochs=1000, device="cpu"), tmp_path)
     with Path(tmp_path, "log").open("w") as log:
@@ -131,7 +131,7 @@ wait $!
 """
 
 
-@pytest.mark.elsewhere
+@pytest.mark.long
 def test_a_lost_network_does_not_stop_the_processes_of_one_machine(tmp_path):
     namespaces = ["unshare", "-rnum"]
     able = "ip addr add 10.9.9.9/32 dev lo && mount --bind /etc/hosts /etc/hosts"

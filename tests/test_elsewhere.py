@@ -107,7 +107,7 @@ def printed(cell):
     return "".join(output.text for output in cell.outputs if output.get("name") == "stdout")
 
 
-@pytest.mark.elsewhere
+@pytest.mark.long
 def test_a_kernel_that_has_loaded_what_pip_replaces_is_told_to_restart(bare, chapters, tmp_path):
     """Before anything is downloaded, and again until it is done."""
     assert versions(bare) == PRELOADED
@@ -125,9 +125,16 @@ def test_a_kernel_that_has_loaded_what_pip_replaces_is_told_to_restart(bare, cha
     assert len(error.traceback) == 1
 
 
-@pytest.mark.elsewhere
-@pytest.mark.parametrize("path", all_chapters(), ids=lambda path: path.stem)
-def test_every_chapter_runs_as_a_single_file_in_an_empty_folder(path, bare, chapters, tmp_path):
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("run")
+
+
+# From the last to the first: what an earlier chapter makes is not there when it is needed first.
+@pytest.mark.parametrize("path", reversed(all_chapters()), ids=lambda path: path.stem)
+def test_every_chapter_runs_as_a_single_file_in_an_empty_folder(
+    path, bare, chapters, run_dir, tmp_path
+):
     pip(bare, "uninstall", "--quiet", "--yes", "finetuning-notebooks")
     notebook = nbformat.read(chapters / path.name, as_version=4)
     place = [cell.id for cell in notebook.cells].index("setup")
@@ -136,7 +143,7 @@ def test_every_chapter_runs_as_a_single_file_in_an_empty_folder(path, bare, chap
     notebook.cells[place + 1 : place + 1] = [
         nbformat.v4.new_code_cell(source, id=name) for name, source in added.items()
     ]
-    cells, error = run_alone(notebook, tmp_path)
+    cells, error = run_alone(notebook, tmp_path, {**SMOKE, "run_dir": str(run_dir)})
     assert error is None, error
     there = versions(bare)
     assert printed(cells["setup"]).startswith("where         Colab\n")
@@ -149,7 +156,7 @@ def test_every_chapter_runs_as_a_single_file_in_an_empty_folder(path, bare, chap
     assert found == {"chapter.ipynb", "done.ipynb", "finetuning"}
 
 
-@pytest.mark.elsewhere
+@pytest.mark.long
 def test_without_the_project_the_cell_says_so(bare, chapters, tmp_path, monkeypatch):
     pip(bare, "uninstall", "--quiet", "--yes", "finetuning-notebooks")
     monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.file://{tmp_path}/nowhere.insteadOf")
@@ -158,7 +165,7 @@ def test_without_the_project_the_cell_says_so(bare, chapters, tmp_path, monkeypa
     assert error and ("nowhere' does not exist" in said or "fatal:" in said)
 
 
-@pytest.mark.elsewhere
+@pytest.mark.long
 def test_the_environment_of_binder_and_studio_lab_runs_a_chapter(remote, tmp_path, loopback):
     """What pip gets of environment.yml, in a new environment. What is written stays in the project."""
     clone, environment, home = tmp_path / "clone", tmp_path / "environment", tmp_path / "home"

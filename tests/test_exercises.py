@@ -5,13 +5,10 @@ import shutil
 import nbformat
 import numpy as np
 import pytest
-from nbformat.v4 import new_code_cell
 
-from conftest import SMOKE
 from maintenance.exercises import exercise_cells, read_solutions, write_exercises
 from suite.chapters import all_chapters
 from suite.exercises import check
-from suite.runner import run_chapters
 
 each_chapter = pytest.mark.parametrize("path", all_chapters(), ids=lambda path: path.stem)
 
@@ -69,29 +66,14 @@ def test_a_check_says_one_line(answer, said, capsys):
     assert printed.startswith(said) and printed.count("\n") == 1
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("exercises")
-
-
-@pytest.mark.exercises
 @each_chapter
-def test_every_solution_is_right_and_the_mistake_beside_it_is_not(path, folder):
+def test_every_solution_is_right_and_the_mistake_beside_it_is_not(path, smoke_run):
     """In a chapter where somebody answers: first the mistake of the solutions, then right."""
-    notebook, solutions = read(path), read_solutions(path)
-    for number, (_, answer, its_check, mistake) in solutions.items():
-        place = [cell.id for cell in notebook.cells].index(f"exercise-{number}-answer")
-        notebook.cells[place].source = answer
-        notebook.cells[place:place] = [
-            new_code_cell(mistake, id=f"mistake-{number}"),
-            new_code_cell(its_check, id=f"mistake-{number}-check"),
-        ]
-    nbformat.write(notebook, folder / path.name)
-    run = folder / "run"
-    run_chapters([folder / path.name], {**SMOKE, "run_dir": str(run)}, progress=False)
-    cells = read(run / path.name).cells
+    folder, run, _ = smoke_run
+    assert run.returncode == 0, run.stderr
+    cells = read(folder / path.name).cells
     answered = [cell for cell in cells if cell.id.endswith("-check") and "outputs" in cell]
     said = {cell.id: cell.outputs[-1].text for cell in answered}
-    for number in solutions:
+    for number in read_solutions(path):
         assert said[f"mistake-{number}-check"].startswith("Not yet: "), said
         assert said[f"exercise-{number}-check"] == "Right.\n", said

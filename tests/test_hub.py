@@ -373,7 +373,7 @@ def test_what_cannot_be_staged_is_explained_too(error, message):
     assert "\n" not in said
 
 
-@pytest.mark.elsewhere
+@pytest.mark.long
 def test_all_chapters_run_with_the_recipe_of_the_tutorial(hub, tmp_path):
     """First from the Hub, then chapter 02 once more without it."""
     done = run_chapters(hub, tmp_path, "-f", "parameters/yelp.yaml")

@@ -5,18 +5,19 @@ import json
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from lessons import make_here, run_here
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from conftest import SMOKE
-from suite.chapters import all_chapters
-from suite.runner import run_chapters
+from suite.start import check_values
 
 TEXTS = ["A wonderful film.", "Dull, badly acted and far too long."]
 
 
-def test_the_folder_of_a_model_is_all_that_it_needs_elsewhere(tmp_path):
+def test_the_folder_of_a_model_is_all_that_it_needs_elsewhere(tmp_path, monkeypatch):
     """Chapter 05 has it trained and evaluates it; nothing in the folder can run."""
-    run_chapters([all_chapters()[4]], {**SMOKE, "run_dir": str(tmp_path)}, progress=False)
+    make_here(monkeypatch)
+    run_here("05", check_values({**SMOKE, "run_dir": str(tmp_path)}))
     folder = (tmp_path / "model").rename(tmp_path / "elsewhere")
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     inputs = AutoTokenizer.from_pretrained(folder)(TEXTS, padding=True, return_tensors="pt")

@@ -27,8 +27,12 @@ NUM_STEPS = 20
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
-    """The default settings on the processor, with a run folder of their own."""
-    return replace(Settings(), device="cpu", run_dir=str(tmp_path_factory.mktemp("roads")))
+    """The default model in small batches of short texts, with a run folder of its own.
+
+    Chapters 08 and 09 compare the roads with the default sizes.
+    """
+    sizes = {"num_train": 8 * NUM_STEPS, "batch_size": 8, "max_length": 32, "device": "cpu"}
+    return replace(Settings(), **sizes, run_dir=str(tmp_path_factory.mktemp("roads")))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +54,7 @@ def test_a_road_computes_what_the_loop_does(measured, road, figure, bound, recor
     assert difference <= bound
 
 
-@pytest.mark.elsewhere
+@pytest.mark.long
 def test_loop_and_trainer_end_at_the_same_weights(settings, tmp_path, record_property):
     roads.save_start(settings, tmp_path)
     weights = []

@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+from lessons import make_here, run_here
 from nbformat.v4 import new_code_cell, new_notebook
 
 from benchmarks import overhead
@@ -21,6 +22,7 @@ from suite.chapters import ROOT, all_chapters, facts, plan
 from suite.errors import UserError
 from suite.runner import main, run_chapters
 from suite.settings import parameters_cell
+from suite.start import check_values
 
 
 def write_chapter(folder, name, *sources, **facts):
@@ -282,21 +284,26 @@ def test_the_overhead_without_a_whole_run_ends_in_one_line(chapters, tmp_path, m
         assert main(["run", "-p", "run_dir", str(tmp_path)]) == 1
 
 
-@pytest.mark.parametrize("chapter", ["09_keras", "10_make_it_fast"])
-def test_a_chapter_for_bert_runs_alone_on_an_own_file(chapter, twenty_classes, tmp_path):
+@pytest.mark.parametrize("number", ["09", "10"])
+def test_a_chapter_for_bert_takes_an_own_file(number, twenty_classes, tmp_path, monkeypatch):
     """The others take this file in tests/test_architectures.py, and run alone in tests/test_elsewhere.py."""
     names, parameters = twenty_classes
     run = tmp_path / "run"
-    (path,) = [path for path in all_chapters() if path.stem == chapter]
-    assert list(run_chapters([path], {**parameters, "run_dir": str(run)})) == [chapter]
-    if chapter == "09_keras":
+    make_here(monkeypatch)
+    run_here(number, check_values({**parameters, "run_dir": str(run)}))
+    (chapter,) = [path.stem for path in all_chapters() if path.stem.startswith(number)]
+    assert chapter in json.loads((run / "metrics.json").read_text())
+    if number == "09":
         labels = json.loads((run / "keras" / "labels.json").read_text())
         assert sorted(labels.values()) == names
 
 
-@pytest.mark.elsewhere
-def test_the_long_reviews_work_in_the_same_way(tmp_path):
+@pytest.mark.long
+def test_the_long_reviews_work_in_the_same_way(tmp_path, monkeypatch):
     parameters = {**SMOKE, "dataset_name": "stanfordnlp/imdb", "run_dir": str(tmp_path / "run")}
-    chapters = [path for path in all_chapters() if path.stem[:2] in ("01", "02", "05")]
-    metrics = run_chapters(chapters, parameters, progress=False)
+    settings = check_values(parameters)
+    make_here(monkeypatch)
+    for number in ("01", "02", "05"):
+        run_here(number, settings)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["01_prepare_data"]["mean_tokens"] > 30

@@ -40,7 +40,7 @@ def figures(process, chapter, out):
     return texts
 
 
-@pytest.mark.faults
+@pytest.mark.long
 def test_four_runs_at_once_end_as_if_each_were_alone(tmp_path, loopback):
     """One run folder, and a cache that is empty at first; two of the runs have the same settings."""
     runs = [("05_evaluation", 1), ("05_evaluation", 1), ("05_evaluation", 2), ("08_trainer", 3)]

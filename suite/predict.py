@@ -1,0 +1,273 @@
+"""Labels for the rows of a file, by a fine-tuned model: the command `finetuning predict`."""
+
+import json
+import os
+import sys
+import tempfile
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+from datasets import Features, Value, disable_progress_bars, exceptions, load_dataset
+from pyarrow.parquet import ParquetWriter
+from tqdm.auto import tqdm
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from suite.errors import SourceError, UserError
+from suite.files import path_of
+from suite.model_folder import check_model_folder
+from suite.resolve import find_dataset, longest_input
+
+ROWS_A_WINDOW = 8192  # are in memory at the same time, and sorted by their lengths
+TOKENS_A_BATCH = 2048
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+ENDINGS = (*SEPARATORS, ".jsonl", ".parquet")
+# Their heads read the first token of the last layer, and their layers have the parts of a BERT.
+LIKE_BERT = ("bert", "camembert", "electra", "roberta", "xlm-roberta")
+
+
+class Classifier:
+    """A model folder that answers with the probabilities of its classes.
+
+    names: those of the classes; several: whether a text may have several of them
+    max_length: tokens of a text that are read, those of the training where the folder tells
+    """
+
+    def __init__(self, folder):
+        check_model_folder(path_of(folder), folder)
+        folder = path_of(folder)
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        load = AutoModelForSequenceClassification.from_pretrained
+        self.device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
+        self.model = load(folder, dtype=torch.float32).eval().to(self.device)
+        config = self.model.config
+        if config.model_type in LIKE_BERT:
+            read_first_token_only(self.model)
+        self.names = [config.id2label[number] for number in range(config.num_labels)]
+        self.several = config.problem_type == "multi_label_classification"
+        thresholds = getattr(config, "thresholds", None) or {}
+        self.thresholds = np.array([thresholds.get(name, 0.5) for name in self.names])
+        limits = [_trained_length(folder), longest_input(str(folder))]
+        self.max_length = min(self.tokenizer.model_max_length, *filter(None, limits), 1_000_000)
+
+    def probabilities(self, texts, bar):
+        """Return float32 of shape (texts, classes), in the order of the texts; `bar` shows how far it is."""
+        if not texts:
+            return np.zeros((0, len(self.names)), np.float32)
+        tokens = self.tokenizer(texts, truncation=True, max_length=self.max_length)
+        lengths = np.array([len(ids) for ids in tokens["input_ids"]])
+        order, logits = np.argsort(-lengths, kind="stable"), [None] * len(texts)
+        padded = self.tokenizer.pad_token is not None and self.model.config.pad_token_id is not None
+        while len(order):
+            size = max(1, TOKENS_A_BATCH // max(1, lengths[order[0]])) if padded else 1
+            rows, order = order[:size], order[size:]
+            batch = {name: [values[row] for row in rows] for name, values in tokens.items()}
+            if padded:
+                batch = self.tokenizer.pad(batch)
+            batch = {name: torch.tensor(values).to(self.device) for name, values in batch.items()}
+            with torch.inference_mode():
+                answers = self.model(**batch).logits.float().cpu()
+            for row, answer in zip(rows, answers, strict=True):
+                logits[row] = answer
+            bar.update(len(rows))
+        return self._activate(torch.stack(logits)).numpy()
+
+    def _activate(self, logits):
+        """As the pipeline of transformers does."""
+        if self.model.config.problem_type == "regression":
+            return logits
+        return logits.sigmoid() if self.several or len(self.names) == 1 else logits.softmax(-1)
+
+    def answer(self, probabilities):
+        """Return (labels, confidences): a name or, where a text may have several, a list of them.
+
+        The confidence in several is that in the least sure of them, and in none the probability that
+        not even the likeliest belongs.
+        """
+        if not self.several:
+            best = probabilities.argmax(axis=1)
+            return [self.names[number] for number in best], probabilities.max(axis=1)
+        chosen = probabilities >= self.thresholds
+        labels = [[self.names[n] for n in np.flatnonzero(row)] for row in chosen]
+        least = np.where(chosen, probabilities, 1.0).min(axis=1)
+        return labels, np.where(chosen.any(axis=1), least, 1 - probabilities.max(axis=1))
+
+
+def read_first_token_only(model):
+    """Have the last layer of a model that is built like BERT compute its first token alone."""
+    last = model.base_model.encoder.layer[-1]
+    attention, output = last.attention.self, last.attention.output
+
+    def heads(values):
+        return values.unflatten(-1, (-1, attention.attention_head_size)).transpose(1, 2)
+
+    def forward(hidden_states, attention_mask=None, *args, **kwargs):
+        first = hidden_states[:, :1]
+        mask = None if attention_mask is None else attention_mask[:, :, :1]
+        query, key = heads(attention.query(first)), heads(attention.key(hidden_states))
+        value = heads(attention.value(hidden_states))
+        read = torch.nn.functional.scaled_dot_product_attention(query, key, value, mask)
+        return last.feed_forward_chunk(output(read.transpose(1, 2).flatten(2), first))
+
+    last.forward = forward
+
+
+def predict_file(model_folder, file, output, text_column="text", every=False, overwrite=False):
+    """Write the rows of a file with their labels to another; return the line that says how it went.
+
+    file: CSV, TSV, JSON, JSON Lines or Parquet, or "-" for lines on standard input
+    output: CSV, TSV, JSON Lines or Parquet, or "-" for JSON Lines on standard output; it is there whole or
+        not at all
+    every: write the probability of every class too
+
+    Raises UserError with one line for a file or model that cannot be read, and for an output that is there.
+    """
+    with _writer(output, overwrite) as write, _tables(file, text_column) as (total, tables):
+        classifier = Classifier(model_folder)
+        start, rows, blank = perf_counter(), 0, 0
+        with tqdm(total=total, unit=" rows", file=sys.stderr) as bar:
+            for table in tables:
+                texts = [str(t or "").strip() for t in table[text_column].to_pylist()]
+                filled = [text for text in texts if text]
+                rows, blank = rows + len(texts), blank + len(texts) - len(filled)
+                bar.update(len(texts) - len(filled))
+                probabilities = classifier.probabilities(filled, bar)
+                columns = _columns(classifier, probabilities, [bool(text) for text in texts], every)
+                for name, values in columns.items():
+                    while name in table.column_names:
+                        name = f"predicted_{name}"
+                    table = table.append_column(name, values)
+                write(table)
+        seconds = perf_counter() - start
+    return f"{rows} rows in {seconds:.1f} s, {rows / seconds:.1f} texts a second; {blank} blank"
+
+
+def _columns(classifier, probabilities, filled, every):
+    """Return {name: Arrow column} of the answers; a row that is not filled has none."""
+    labels, confidences = classifier.answer(probabilities)
+    kind = pa.list_(pa.string()) if classifier.several else pa.string()
+    columns = {"label": (labels, [] if classifier.several else "", kind)}
+    columns["confidence"] = (confidences, None, pa.float64())
+    for name, values in zip(classifier.names, probabilities.T, strict=True) if every else ():
+        columns[f"probability_{name}"] = (values, None, pa.float64())
+    found = {}
+    for name, (values, none, kind) in columns.items():
+        rest = iter(values if name == "label" else np.round(values.astype(float), 6).tolist())
+        found[name] = pa.array([next(rest) if there else none for there in filled], kind)
+    return found
+
+
+def _trained_length(folder):
+    """Return the `max_length` that a model of the chapters was trained with; None of any other."""
+    try:
+        stamp = json.loads((folder / "made_by.json").read_text(encoding="utf-8"))
+        return int(stamp["parameters"]["max_length"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+@contextmanager
+def _tables(file, text_column):
+    """Yield (number of rows or None, Arrow tables of some thousand rows each)."""
+    if file == "-":
+        yield None, _tables_of_lines(sys.stdin, text_column)
+        return
+    if not path_of(file).is_file():
+        raise SourceError(f"there is no file {file!r}")
+    disable_progress_bars()
+    with tempfile.TemporaryDirectory(prefix="predict-") as cache:
+        try:
+            source = find_dataset(file)
+            options = dict(source.options)
+            if source.path == "csv":  # what stands in the other columns is written as it is
+                first = {name: options[name] for name in ("sep", "encoding") if name in options}
+                header = pd.read_csv(path_of(file), nrows=0, index_col=False, **first).columns
+                options["features"] = Features(dict.fromkeys(header, Value("string")))
+                options["keep_default_na"] = False
+            rows = load_dataset(source.path, split="train", cache_dir=cache, **options)
+        except (exceptions.DatasetsError, ValueError, OSError) as error:
+            said = " ".join(str(error.__cause__ or error).split())
+            raise SourceError(f"{file!r} cannot be read: {said}") from None
+        except SourceError as error:
+            raise SourceError(str(error).removeprefix("dataset_name: ")) from None
+        if text_column not in rows.column_names:
+            there = ", ".join(rows.column_names)
+            raise SourceError(
+                f"--text-column: {file!r} has no column {text_column!r}; it has {there}"
+            )
+        if not isinstance(kind := rows.features[text_column], Value):
+            raise SourceError(f"--text-column: {text_column!r} of {file!r} holds {kind}, no texts")
+        yield rows.num_rows, rows.with_format("arrow").iter(ROWS_A_WINDOW)
+
+
+def _tables_of_lines(lines, text_column):
+    try:
+        while window := [line.rstrip("\r\n") for line in islice(lines, ROWS_A_WINDOW)]:
+            yield pa.table({text_column: window})
+    except UnicodeDecodeError as error:
+        raise SourceError(f"standard input is not in UTF-8: {error}") from None
+
+
+@contextmanager
+def _writer(output, overwrite):
+    """Yield a function that appends an Arrow table; the file gets its name when the block ends well."""
+    if output == "-":
+        yield lambda table: _write_lines(table, sys.stdout)
+        return
+    path = path_of(output)
+    building = path.with_name(f".{os.getpid()}-{path.name}")
+
+    def check():
+        if path.suffix.lower() not in ENDINGS:
+            raise UserError(f"-o: {output!r} must end in one of {', '.join(ENDINGS)}")
+        if path.exists() and not overwrite:
+            raise UserError(f"-o: {output!r} is there already; give another name, or --overwrite")
+
+    check()
+    try:
+        with _opened(building, path.suffix.lower()) as write:
+            yield write
+        check()
+        building.replace(path)
+    except OSError as error:
+        if error.filename and Path(error.filename) == building:
+            raise UserError(f"-o: {output!r} cannot be written: {error.strerror}") from None
+        raise
+    finally:
+        building.unlink(missing_ok=True)
+
+
+@contextmanager
+def _opened(path, ending):
+    with open(path, "wb" if ending == ".parquet" else "w", **TEXT.get(ending, {})) as file:
+        writers = []
+
+        def write(table):
+            if ending == ".jsonl":
+                return _write_lines(table, file)
+            if ending == ".parquet":
+                writers[:] = writers or [ParquetWriter(file, table.schema)]
+                return writers[0].write_table(table)
+            rows = table.to_pandas()
+            for name in table.column_names:
+                if pa.types.is_list(table[name].type):
+                    rows[name] = [", ".join(map(str, values)) for values in rows[name]]
+            rows.to_csv(file, sep=SEPARATORS[ending], index=False, header=file.tell() == 0)
+
+        yield write
+        for writer in writers:
+            writer.close()
+
+
+TEXT = dict.fromkeys((*SEPARATORS, ".jsonl"), {"encoding": "utf-8", "newline": ""})
+
+
+def _write_lines(table, file):
+    for row in table.to_pylist():
+        file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+    file.flush()

@@ -47,13 +47,11 @@ def with_pipeline(model, file):
 
 
 def with_predict(model, file):
-    """Return the same of `finetuning predict`; its seconds include reading, writing and the model."""
+    """Return the same of `finetuning predict`, reading and writing included."""
     from suite.predict import predict_file
 
     output = Path(file).with_suffix(".answers.csv")
-    start = perf_counter()
-    predict_file(model, file, str(output), overwrite=True)
-    seconds = perf_counter() - start
+    _, _, seconds = predict_file(model, file, output, overwrite=True)
     with open(output, encoding="utf-8", newline="") as opened:
         labels = [row["label"] for row in csv.DictReader(opened)]
     return labels if len(labels) < MANY else [], seconds, peak_memory_mib()

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
-from datasets import Features, Value, disable_progress_bars, exceptions, load_dataset
+from datasets import Features, Value, exceptions, load_dataset
+from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from pyarrow.parquet import ParquetWriter
 from tqdm.auto import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -39,8 +40,10 @@ class Classifier:
     """
 
     def __init__(self, folder):
-        check_model_folder(path_of(folder), folder)
-        folder = path_of(folder)
+        name, folder = str(folder), path_of(folder)
+        if not (folder / "config.json").is_file():
+            raise SourceError(f"{name!r} is no folder of a model: it holds no config.json")
+        check_model_folder(folder, name)
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         load = AutoModelForSequenceClassification.from_pretrained
         self.device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
@@ -48,12 +51,14 @@ class Classifier:
         config = self.model.config
         if config.model_type in LIKE_BERT:
             read_first_token_only(self.model)
+        if self.device == "cpu" and torch.backends.mkldnn.is_available():
+            pack_weights(self.model)
         self.names = [config.id2label[number] for number in range(config.num_labels)]
         self.several = config.problem_type == "multi_label_classification"
         thresholds = getattr(config, "thresholds", None) or {}
         self.thresholds = np.array([thresholds.get(name, 0.5) for name in self.names])
-        limits = [_trained_length(folder), longest_input(str(folder))]
-        self.max_length = min(self.tokenizer.model_max_length, *filter(None, limits), 1_000_000)
+        wanted = _trained_length(folder) or self.tokenizer.model_max_length
+        self.max_length = min(wanted, longest_input(str(folder)) or wanted, 1_000_000)
 
     def probabilities(self, texts, bar):
         """Return float32 of shape (texts, classes), in the order of the texts; `bar` shows how far it is."""
@@ -117,19 +122,46 @@ def read_first_token_only(model):
     last.forward = forward
 
 
+class PackedLinear(torch.nn.Module):
+    """A Linear with its weights in the order in which oneDNN reads them; for prediction on a processor.
+
+    What `torch.compile` makes of one when it freezes a model. It computes in float32 too; on AMD's
+    processors it is about twice as fast as the MKL that a Linear calls.
+    """
+
+    def __init__(self, linear):
+        super().__init__()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
+        self.bias = None if linear.bias is None else linear.bias.detach()
+
+    def forward(self, inputs):
+        return torch.ops.mkldnn._linear_pointwise(inputs, self.weight, self.bias, "none", [], "")
+
+
+def pack_weights(model):
+    """Put a PackedLinear in the place of each Linear of a model."""
+    for name, module in model.named_children():
+        if type(module) is torch.nn.Linear:
+            setattr(model, name, PackedLinear(module))
+        else:
+            pack_weights(module)
+
+
 def predict_file(model_folder, file, output, text_column="text", every=False, overwrite=False):
-    """Write the rows of a file with their labels to another; return the line that says how it went.
+    """Write the rows of a file with their labels to another; return (rows, blank rows, seconds).
 
     file: CSV, TSV, JSON, JSON Lines or Parquet, or "-" for lines on standard input
     output: CSV, TSV, JSON Lines or Parquet, or "-" for JSON Lines on standard output; it is there whole or
         not at all
-    every: write the probability of every class too
+    every: write the probability of every class too; the seconds are without those of loading the model
 
     Raises UserError with one line for a file or model that cannot be read, and for an output that is there.
     """
+    file, output, start, rows, blank = str(file), str(output), perf_counter(), 0, 0
     with _writer(output, overwrite) as write, _tables(file, text_column) as (total, tables):
+        loading = perf_counter()
         classifier = Classifier(model_folder)
-        start, rows, blank = perf_counter(), 0, 0
+        start += perf_counter() - loading
         with tqdm(total=total, unit=" rows", file=sys.stderr) as bar:
             for table in tables:
                 texts = [str(t or "").strip() for t in table[text_column].to_pylist()]
@@ -143,8 +175,7 @@ def predict_file(model_folder, file, output, text_column="text", every=False, ov
                         name = f"predicted_{name}"
                     table = table.append_column(name, values)
                 write(table)
-        seconds = perf_counter() - start
-    return f"{rows} rows in {seconds:.1f} s, {rows / seconds:.1f} texts a second; {blank} blank"
+    return rows, blank, perf_counter() - start
 
 
 def _columns(classifier, probabilities, filled, every):
@@ -179,8 +210,9 @@ def _tables(file, text_column):
         return
     if not path_of(file).is_file():
         raise SourceError(f"there is no file {file!r}")
-    disable_progress_bars()
     with tempfile.TemporaryDirectory(prefix="predict-") as cache:
+        shown = not are_progress_bars_disabled()
+        disable_progress_bars()
         try:
             source = find_dataset(file)
             options = dict(source.options)
@@ -195,6 +227,9 @@ def _tables(file, text_column):
             raise SourceError(f"{file!r} cannot be read: {said}") from None
         except SourceError as error:
             raise SourceError(str(error).removeprefix("dataset_name: ")) from None
+        finally:
+            if shown:
+                enable_progress_bars()
         if text_column not in rows.column_names:
             there = ", ".join(rows.column_names)
             raise SourceError(

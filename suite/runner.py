@@ -246,7 +246,9 @@ def main(arguments=None):
 
             stopped = "Stopped. Nothing was written."
             options = {name: value for name, value in vars(arguments).items() if name != "command"}
-            print(predict_file(**options), file=sys.stderr)
+            rows, blank, seconds = predict_file(**options)
+            said = f"{rows} rows in {seconds:.1f} s, {rows / seconds:.1f} texts a second"
+            print(f"{said}, {blank} blank", file=sys.stderr)
             return 0
         parameters = _read_parameters(arguments)
         if arguments.command == "check":

@@ -140,7 +140,7 @@ def test_the_chapter_takes_an_own_file_and_puts_the_model_on_the_hub(tmp_path, l
     assert "| class | precision | recall | F1 | texts |" in card and "mine.csv" in card
     assert not any(str(tmp_path).encode() in content for content in files.values())
     predictions = pd.read_csv(tmp_path / "run" / "predictions.csv")
-    assert list(predictions) == ["id", "review", "prediction", "confidence"]
+    assert list(predictions) == ["id", "review", "label", "confidence"]
     assert predictions["review"][1] == "Boring, and far too long. 😴"
-    assert set(predictions["prediction"].astype(str)) <= {"1", "2", "3"}
+    assert set(predictions["label"].astype(str)) <= {"1", "2", "3"}
     assert predictions["confidence"].between(0.3, 1).all()

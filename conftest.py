@@ -78,6 +78,8 @@ def pytest_collection_modifyitems(items):
                 place = min(place, SHARED.index(fixture))
                 if fixture in LONG:
                     item.add_marker(pytest.mark.long)
+                elif fixture == "trapped":
+                    item.add_marker(pytest.mark.slow)
         order[item] = place
     items.sort(key=order.get)
 

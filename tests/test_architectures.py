@@ -21,6 +21,8 @@ from suite.errors import SourceError
 from suite.runner import class_report
 from suite.start import check_values
 
+pytestmark = pytest.mark.slow
+
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 KINDS = {
     "distilbert": (BertWordPieceTokenizer, DistilBertTokenizerFast, "attention_dropout"),

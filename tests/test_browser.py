@@ -25,8 +25,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
-def lab(request, tmp_path_factory):
-    """JupyterLab in a theme, with the smoke parameters: an address to fill with "lab" or "doc" and a file."""
+def lab(tmp_path_factory):
+    """JupyterLab with the smoke parameters: its address for a window ("lab" or "doc") and a file.
+
+    And a function that sets the theme.
+    """
     folder = tmp_path_factory.mktemp("lab")
     for name in ("notebooks", "images"):
         shutil.copytree(ROOT / name, folder / name)
@@ -40,14 +43,13 @@ def lab(request, tmp_path_factory):
         nbformat.write(notebook, path)
     lab, news = "@jupyterlab/", {"fetchNews": "false", "checkForUpdates": False}
     settings = {
-        f"{lab}apputils-extension:themes": {"theme": f"JupyterLab {request.param}"},
         f"{lab}apputils-extension:notification": news,
         # Cells out of sight stay in the page, so that a test can look at them.
         f"{lab}notebook-extension:tracker": {"windowingMode": "none"},
     }
     (folder / "app").mkdir()
     (folder / "app" / "overrides.json").write_text(json.dumps(settings))
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    environment = dict(os.environ)
     for name in ("CONFIG", "DATA", "RUNTIME"):
         environment[f"JUPYTER_{name}_DIR"] = str(folder / name)
     token, port = secrets.token_hex(), free_port()
@@ -74,7 +76,15 @@ def lab(request, tmp_path_factory):
                 time.sleep(0.2)
         else:
             raise AssertionError((folder / "log").read_text()[-3000:])
-        yield f"{address}/{{}}/tree/notebooks/{{}}?token={token}&reset"
+
+        def set_theme(name):
+            page = f"{address}/lab/api/settings/{lab}apputils-extension:themes"
+            raw = json.dumps({"raw": json.dumps({"theme": f"JupyterLab {name}"})}).encode()
+            headers = {"Authorization": f"token {token}"}
+            request = urllib.request.Request(page, raw, headers, method="PUT")
+            urllib.request.urlopen(request, timeout=30).close()
+
+        yield f"{address}/{{}}/tree/notebooks/{{}}?token={token}&reset", set_theme
         server.terminate()
         server.wait(30)
 
@@ -99,30 +109,15 @@ def run_all(page):
     page.wait_for_function(ended, timeout=10 * MINUTE)
 
 
-CASES = [("Light", path) for path in all_chapters()]
-CASES += [("Dark", path) for path in reversed(all_chapters())]
-
-
-@pytest.mark.parametrize(
-    ("lab", "path"), CASES, indirect=["lab"], ids=[f"{path.stem}-{theme}" for theme, path in CASES]
-)
-def test_a_chapter_runs_in_jupyterlab(lab, path, page, request):
-    """In order, each leading to the next; then in a window of its own, in the dark, from the last.
-
-    There no chapter finds what an earlier one makes.
-    """
-    dark = request.node.callspec.params["lab"] == "Dark"
-    page.goto(lab.format("doc" if dark else "lab", path.name))
-    page.wait_for_selector("#jupyterlab-splash", state="detached")
-    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
-    run_all(page)
+def look_at(page, path, shown):
+    """Take a picture of a notebook that is open; its figures and tables have to be there, and within it."""
     # The window gets as high as the notebook, so that nothing is out of sight.
     height = page.evaluate("document.querySelector('.jp-WindowedPanel-viewport').scrollHeight")
     page.set_viewport_size({"width": WIDTH, "height": height + 200})
     page.evaluate("document.querySelector('.jp-WindowedPanel-outer').scrollTop = 0")
     page.wait_for_timeout(500)
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / f"{path.stem}{'-dark' if dark else ''}.png")
+    page.screenshot(path=SCREENSHOTS / f"{path.stem}{shown}.png")
     errors = page.locator(ERRORS)
     assert errors.count() == 0, errors.first.inner_text()
 
@@ -136,14 +131,35 @@ def test_a_chapter_runs_in_jupyterlab(lab, path, page, request):
     for box in figures + tables:
         assert 0 < box["x"] - panel["x"] < panel["width"] - box["width"]
 
+
+def open_chapter(page, address):
+    page.goto(address)
+    page.wait_for_selector("#jupyterlab-splash", state="detached")
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
+
+
+@pytest.mark.parametrize("path", all_chapters(), ids=lambda path: path.stem)
+def test_a_chapter_runs_in_jupyterlab(lab, path, page):
+    """In order, each leading to the next; then, as it was saved, in a window of its own in the dark."""
+    address, set_theme = lab
+    set_theme("Light")
+    open_chapter(page, address.format("lab", path.name))
+    run_all(page)
+    look_at(page, path, "")
+    stored = nbformat.read(path, as_version=4).cells
     bars = page.locator('[data-mime-type="application/vnd.jupyter.stderr"]').all_inner_texts()
-    # A chapter alone also trains what it would find elsewhere.
     assert bars or not any("tqdm(" in cell.source for cell in stored)
     for bar in "\n".join(bars).split("\n"):
         assert not bar.strip() or (bar.count("|") == 2 and bar.strip().startswith("100%")), bar
 
-    if not dark:
-        following = all_chapters()[(all_chapters().index(path) + 1) % len(all_chapters())]
-        link = f".jp-RenderedMarkdown a:text-matches('^{int(following.stem[:2])} ·')"
-        page.locator(link).last.click()
-        page.wait_for_selector(f".lm-TabBar-tab.lm-mod-current:has-text('{following.name}')")
+    page.click('[data-command="docmanager:save"]')
+    page.wait_for_selector(".lm-TabBar-tab.jp-mod-dirty", state="detached")
+    following = all_chapters()[(all_chapters().index(path) + 1) % len(all_chapters())]
+    link = f".jp-RenderedMarkdown a:text-matches('^{int(following.stem[:2])} ·')"
+    page.locator(link).last.click()
+    page.wait_for_selector(f".lm-TabBar-tab.lm-mod-current:has-text('{following.name}')")
+
+    set_theme("Dark")
+    open_chapter(page, address.format("doc", path.name))
+    assert page.evaluate("document.body.dataset.jpThemeLight") == "false"
+    look_at(page, path, "-dark")

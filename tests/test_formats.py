@@ -53,6 +53,7 @@ def short(number, folder):
     return path
 
 
+@pytest.mark.slow
 def test_jupyter_execute_nbconvert_and_a_script_run_chapters(tmp_path, loopback):
     """Each takes what the first one made."""
     path = short(1, tmp_path)

@@ -333,6 +333,7 @@ sys.exit(f"imported {{heavy}}" if heavy else 0)
     assert hub.requests == []
 
 
+@pytest.mark.slow
 def test_a_chapter_that_cannot_have_its_model_stops_with_one_line(hub, tmp_path):
     done = run_chapters(hub, tmp_path, "01", "-p", "model_name", "nobody/nothing")
     assert done.returncode == 1

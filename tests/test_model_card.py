@@ -11,6 +11,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 from conftest import SMOKE
 from suite.start import check_values
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["A wonderful film.", "Dull, badly acted and far too long."]
 
 

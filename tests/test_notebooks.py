@@ -201,6 +201,7 @@ def test_loop_and_trainer_measure_the_same_untrained_model():
     assert first == second
 
 
+@pytest.mark.slow
 def test_a_changed_output_fails_the_comparison(tmp_path):
     """The whole scheme in small: nbval over chapter 01 with one digit of one stored output changed."""
     notebook = read(CHAPTERS[0])

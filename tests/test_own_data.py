@@ -24,6 +24,8 @@ from helpers.training import balance_weights, evaluate_model, weighted_loss
 from suite.chapters import ROOT, all_chapters, lesson
 from suite.start import check_values
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def unbalanced(tmp_path):

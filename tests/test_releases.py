@@ -184,6 +184,7 @@ def test_no_chapter_calls_what_is_deprecated(smoke_run):
     assert not [line for path in sorted(folder.glob("*.ipynb")) for line in notices(path)]
 
 
+@pytest.mark.slow
 def test_a_deprecated_call_is_found(tmp_path, monkeypatch):
     """Also after the libraries were imported, which could set the warnings back."""
     cells = [new_code_cell(parameters_cell().strip()), new_code_cell(OLD.strip())]

@@ -153,6 +153,8 @@ sys.exit(runner.main(["run", *sys.argv[2:]]))
 """
 LONG = """
 import os, pathlib, time
+
+pytestmark = pytest.mark.slow
 pathlib.Path(run_dir, {!r}).write_text(str(os.getpid()))
 time.sleep(300)
 """

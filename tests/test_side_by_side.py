@@ -21,9 +21,10 @@ FIGURES = {
 }
 
 
-def start(chapter, seed, run_dir, out, home):
+def start(chapter, seed, model, run_dir, out, home):
     command = [sys.executable, "-m", "papermill", f"notebooks/{chapter}.ipynb", str(out)]
-    for name, value in {**SMOKE, "seed": seed, "run_dir": str(run_dir)}.items():
+    values = {**SMOKE, "seed": seed, "model_name": model, "run_dir": str(run_dir)}
+    for name, value in values.items():
         command += ["-p", name, str(value)]
     environment = {**os.environ, "HF_HOME": str(home), "OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
@@ -41,19 +42,21 @@ def figures(process, chapter, out):
 
 
 @pytest.mark.long
-def test_four_runs_at_once_end_as_if_each_were_alone(tmp_path, loopback):
+def test_four_runs_at_once_end_as_if_each_were_alone(tiny_model, tmp_path, loopback):
     """One run folder, and a cache that is empty at first; two of the runs have the same settings."""
     runs = [("05_evaluation", 1), ("05_evaluation", 1), ("05_evaluation", 2), ("08_trainer", 3)]
     outs = [tmp_path / f"{number}.ipynb" for number in range(len(runs))]
     shared, home = tmp_path / "run", tmp_path / "home"
-    started = [start(*run, shared, out, home) for run, out in zip(runs, outs, strict=True)]
+    started = [
+        start(*run, tiny_model, shared, out, home) for run, out in zip(runs, outs, strict=True)
+    ]
     together = [
         figures(process, chapter, out)
         for process, (chapter, _), out in zip(started, runs, outs, strict=True)
     ]
     for number in (1, 2, 3):
         out = tmp_path / f"alone-{number}.ipynb"
-        process = start(*runs[number], tmp_path / f"run-{number}", out, home)
+        process = start(*runs[number], tiny_model, tmp_path / f"run-{number}", out, home)
         assert figures(process, runs[number][0], out) == together[number]
     assert together[0] == together[1]
     names = (path.name for path in shared.iterdir())

@@ -16,6 +16,8 @@ from suite.checkpoints import Checkpoints
 from suite.errors import UserError
 from suite.products import product
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def class_label(smoke):

@@ -23,6 +23,7 @@ from suite.start import check_values
 
 pytestmark = pytest.mark.slow
 
+
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 KINDS = {
     "distilbert": (BertWordPieceTokenizer, DistilBertTokenizerFast, "attention_dropout"),

@@ -22,6 +22,7 @@ from suite.start import check_values
 
 pytestmark = pytest.mark.slow
 
+
 # Children of a process that has imported everything start at once.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["helpers.trainer_road", "helpers.training", "pandas", "lessons"])

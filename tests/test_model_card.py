@@ -13,6 +13,7 @@ from suite.start import check_values
 
 pytestmark = pytest.mark.slow
 
+
 TEXTS = ["A wonderful film.", "Dull, badly acted and far too long."]
 
 

@@ -1,5 +1,6 @@
 """What chapter 07 teaches: a rare class, several labels, predictions for a file, a model on the Hub."""
 
+import json
 import os
 import subprocess
 import sys
@@ -114,6 +115,15 @@ def test_the_thresholds_of_the_chapter_come_from_validation_rows():
     assert 'choose_thresholds(*answer(loaders["validation"]))' in lesson(chapter)["score-topics"]
 
 
+# In a process of its own: huggingface_hub reads its variables when it starts.
+CHAPTER = """
+import json, sys
+from pytest import MonkeyPatch
+from lessons import make_here, run_here
+from suite.start import check_values
+make_here(MonkeyPatch())
+run_here("07", check_values(json.loads(sys.argv[1])))
+"""
 TEXTS = ["عمل رائع جدا", "Great 😀 film", "Ganz nett", 'He said "no",\nand left.', "سيئ", "Dull"]
 
 
@@ -121,12 +131,12 @@ def test_the_chapter_takes_an_own_file_and_puts_the_model_on_the_hub(tmp_path, l
     comments = [f"{text} {n}" for n in range(40) for text in TEXTS]
     rows = pd.DataFrame({"comment": comments, "stars": [1, 2, 3, 3, 3, 1] * 40})
     rows.to_csv(tmp_path / "mine.csv", index=False, encoding="utf-16")
-    command = [sys.executable, "-m", "suite", "run", "07", "-f", "parameters/smoke.yaml"]
-    command += ["-p", "run_dir", tmp_path / "run", "-p", "dataset_name", tmp_path / "mine.csv"]
-    command += ["-p", "text_column", "comment", "-p", "label_column", "stars"]
-    command += ["-p", "hub_model_id", "me/mine"]
+    own = {"dataset_name": str(tmp_path / "mine.csv"), "text_column": "comment"}
+    own |= {"label_column": "stars", "hub_model_id": "me/mine", "run_dir": str(tmp_path / "run")}
+    command = [sys.executable, "-c", CHAPTER, json.dumps({**SMOKE, **own})]
     with HubStandIn({}) as hub:
         environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_TOKEN": "hf_x"}
+        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         _, files = hub.repositories["models", "me/mine"].find("main")

@@ -26,11 +26,14 @@ DISTILBERT = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64, "num_lab
 def save_model(folder, tokenizer, kind="bert", **config):
     """A model of random weights that classifies, and its tokenizer."""
     sizes = {"gpt2": GPT2, "distilbert": DISTILBERT | {"max_position_embeddings": 70}}
-    sizes = {"vocab_size": len(tokenizer), **sizes.get(kind, SIZES), **config}
+    sizes = {
+        "vocab_size": len(tokenizer),
+        "initializer_range": 0.5,
+        **sizes.get(kind, SIZES),
+        **config,
+    }
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(kind, **sizes))
-    for weights in model.parameters():
-        torch.nn.init.normal_(weights, std=0.1)
     model.save_pretrained(folder)
     tokenizer.model_max_length = 64
     tokenizer.save_pretrained(folder)

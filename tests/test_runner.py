@@ -24,6 +24,8 @@ from suite.runner import main, run_chapters
 from suite.settings import parameters_cell
 from suite.start import check_values
 
+pytestmark = pytest.mark.slow
+
 
 def write_chapter(folder, name, *sources, **facts):
     """A small chapter with the parameters cell and the given cells behind it, and facts about it."""
@@ -154,7 +156,6 @@ sys.exit(runner.main(["run", *sys.argv[2:]]))
 LONG = """
 import os, pathlib, time
 
-pytestmark = pytest.mark.slow
 pathlib.Path(run_dir, {!r}).write_text(str(os.getpid()))
 time.sleep(300)
 """

@@ -38,7 +38,10 @@ CLASSES = ["<b>bold</b>\n<script>alert(4)</script>", "# $\\frac{1}{$ ../../trapp
 
 @pytest.fixture(scope="module")
 def trapped(tmp_path_factory):
-    """Three chapters on a file full of traps: its folder, and what lay outside before and after."""
+    """Two chapters, and those that they need, on a file full of traps.
+
+    Their folder, and what lay outside before and after.
+    """
     folder = tmp_path_factory.mktemp("traps")
     texts = [f"{n} {TRAPS[n % len(TRAPS)]}" for n in range(120)]
     rows = pd.DataFrame({"text": texts, "label": [CLASSES[n % 3 == 0] for n in range(120)]})
@@ -46,8 +49,7 @@ def trapped(tmp_path_factory):
     rows.to_csv(file, index=False)
     run_dir = folder / "runs" / "{{ 7*7 }} $(touch trapped) <b>"
     before = outside(folder)
-    chapters = [path for path in all_chapters() if path.stem[:2] in ("01", "05", "07")]
-    assert len(chapters) == 3
+    chapters = [path for path in all_chapters() if path.stem[:2] in ("05", "07")]
     values = {"dataset_name": str(file), "run_dir": str(run_dir), "num_validation": 16}
     run_chapters(chapters, {**SMOKE, **values, "num_eval": 16}, progress=False)
     return run_dir, before, outside(folder)

@@ -68,9 +68,11 @@ def pytest_collection_modifyitems(items):
     order = {}
     for item in items:
         place = len(SHARED) + (0 if item.get_closest_marker("slow") else 1)
+        if item.get_closest_marker("long"):
+            place = -1
         if item.path in rows:
             item.add_marker(pytest.mark.xdist_group(f"chapters-{rows[item.path]}"))
-            place = list(rows).index(item.path) - len(rows)
+            place = list(rows).index(item.path) - len(rows) - 1
         for fixture in SHARED:
             if fixture in getattr(item, "fixturenames", ()):
                 group = "site" if fixture == "built" else fixture

@@ -304,9 +304,9 @@ def measure_road(road, start, num_steps, settings):
     first_batch = next(iter(make_dataloader(rows, tokenizer, settings.batch_size)))
     if road == "Keras":
         model, train = load_keras_start(start), train_keras
-        from helpers.keras_road import keras_batches
+        from helpers.keras_road import keras_inputs
 
-        logits = model.predict(keras_batches([first_batch]), verbose=0)
+        logits = model(keras_inputs(first_batch)).numpy()
     else:
         model = load_start(start)
         train = train_pytorch if road == "PyTorch" else train_trainer

@@ -125,8 +125,8 @@ def read_first_token_only(model):
 class PackedLinear(torch.nn.Module):
     """A Linear with its weights in the order in which oneDNN reads them; for prediction on a processor.
 
-    What `torch.compile` makes of one when it freezes a model. It computes in float32 too; on AMD's
-    processors it is about twice as fast as the MKL that a Linear calls.
+    What `torch.compile` makes of one when it freezes a model. It computes in float32 too, and faster
+    than the MKL that a Linear calls where that is slow, as on some processors of AMD.
     """
 
     def __init__(self, linear):

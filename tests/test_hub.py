@@ -376,8 +376,8 @@ def test_what_cannot_be_staged_is_explained_too(error, message):
 
 @pytest.mark.long
 def test_all_chapters_run_with_the_recipe_of_the_tutorial(hub, tmp_path):
-    """First from the Hub, then chapter 02 once more without it."""
-    done = run_chapters(hub, tmp_path, "-f", "parameters/yelp.yaml")
+    """First from the Hub, side by side, then chapter 02 once more without it."""
+    done = run_chapters(hub, tmp_path, "--side-by-side", "-f", "parameters/yelp.yaml")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "run"
     metrics = json.loads((folder / "metrics.json").read_text())

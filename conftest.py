@@ -239,8 +239,8 @@ def answer_exercises(path):
         place = [cell.id for cell in notebook.cells].index(f"exercise-{number}-answer")
         notebook.cells[place].source = answer
         notebook.cells[place:place] = [
-            new_code_cell(mistake, id=f"mistake-{number}"),
-            new_code_cell(its_check, id=f"mistake-{number}-check"),
+            new_code_cell(mistake, id=f"exercise-{number}-mistake"),
+            new_code_cell(its_check, id=f"exercise-{number}-mistake-check"),
         ]
     nbformat.write(notebook, path)
 

@@ -80,5 +80,5 @@ def test_every_solution_is_right_and_the_mistake_beside_it_is_not(path, smoke_ru
     answered = [cell for cell in cells if cell.id.endswith("-check") and "outputs" in cell]
     said = {cell.id: printed(cell) for cell in answered}
     for number in read_solutions(path):
-        assert said[f"mistake-{number}-check"].startswith("Not yet: "), said
+        assert said[f"exercise-{number}-mistake-check"].startswith("Not yet: "), said
         assert said[f"exercise-{number}-check"] == "Right.\n", said

@@ -5,17 +5,14 @@ import os
 import sys
 import tempfile
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import torch
-from datasets import Features, Value, exceptions, load_dataset
+from datasets import Features, List, Value, exceptions, load_dataset
 from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-from pyarrow.parquet import ParquetWriter
 from tqdm.auto import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -157,40 +154,51 @@ def predict_file(model_folder, file, output, text_column="text", every=False, ov
 
     Raises UserError with one line for a file or model that cannot be read, and for an output that is there.
     """
-    file, output, start, rows, blank = str(file), str(output), perf_counter(), 0, 0
-    with _writer(output, overwrite) as write, _tables(file, text_column) as (total, tables):
+    start, (file, output) = perf_counter(), map(str, (file, output))
+    text_column = "text" if file == "-" else text_column
+    _check_output(output, overwrite)
+    with tempfile.TemporaryDirectory(prefix="predict-") as cache:
+        rows = _load(file, text_column, cache)
         loading = perf_counter()
         classifier = Classifier(model_folder)
         start += perf_counter() - loading
-        with tqdm(total=total, unit=" rows", file=sys.stderr) as bar:
-            for table in tables:
-                texts = [str(t or "").strip() for t in table[text_column].to_pylist()]
-                filled = [text for text in texts if text]
-                rows, blank = rows + len(texts), blank + len(texts) - len(filled)
-                bar.update(len(texts) - len(filled))
-                probabilities = classifier.probabilities(filled, bar)
-                columns = _columns(classifier, probabilities, [bool(text) for text in texts], every)
-                for name, values in columns.items():
-                    while name in table.column_names:
-                        name = f"predicted_{name}"
-                    table = table.append_column(name, values)
-                write(table)
-    return rows, blank, perf_counter() - start
+        several = classifier.several and path_of(output).suffix.lower() not in SEPARATORS
+        kinds = {"label": List(Value("string")) if several else Value("string")}
+        numbers = ["confidence", *(f"probability_{name}" for name in classifier.names if every)]
+        kinds |= dict.fromkeys(numbers, Value("float64"))
+        names = {name: _free(name, rows.column_names) for name in kinds}
+        blank = 0
+
+        def answer(texts):
+            nonlocal blank
+            texts = [str(text or "").strip() for text in texts]
+            filled = [row for row, text in enumerate(texts) if text]
+            blank += len(texts) - len(filled)
+            bar.update(len(texts) - len(filled))
+            probabilities = classifier.probabilities([texts[row] for row in filled], bar)
+            labels, confidences = classifier.answer(probabilities)
+            if classifier.several and not several:
+                labels = [", ".join(chosen) for chosen in labels]
+            columns = {"label": [[] if several else ""] * len(texts)}
+            columns |= {name: [None] * len(texts) for name in numbers}
+            scores = np.column_stack([confidences, probabilities]).astype(float).round(6).tolist()
+            for row, label, values in zip(filled, labels, scores, strict=True):
+                columns["label"][row] = label
+                for name, value in zip(numbers, values, strict=False):
+                    columns[name][row] = value
+            return {names[name]: values for name, values in columns.items()}
+
+        features = Features({**rows.features, **{names[n]: kind for n, kind in kinds.items()}})
+        # A fingerprint, or `map` would hash the model to make one.
+        options = {"features": features, "new_fingerprint": "answers", "input_columns": text_column}
+        with tqdm(total=len(rows), unit=" rows", file=sys.stderr) as bar, _no_bars():
+            answered = rows.map(answer, batched=True, batch_size=ROWS_A_WINDOW, **options)
+            _write(answered, output, overwrite)
+    return len(rows), blank, perf_counter() - start
 
 
-def _columns(classifier, probabilities, filled, every):
-    """Return {name: Arrow column} of the answers; a row that is not filled has none."""
-    labels, confidences = classifier.answer(probabilities)
-    kind = pa.list_(pa.string()) if classifier.several else pa.string()
-    columns = {"label": (labels, [] if classifier.several else "", kind)}
-    columns["confidence"] = (confidences, None, pa.float64())
-    for name, values in zip(classifier.names, probabilities.T, strict=True) if every else ():
-        columns[f"probability_{name}"] = (values, None, pa.float64())
-    found = {}
-    for name, (values, none, kind) in columns.items():
-        rest = iter(values if name == "label" else np.round(values.astype(float), 6).tolist())
-        found[name] = pa.array([next(rest) if there else none for there in filled], kind)
-    return found
+def _free(name, taken):
+    return name if name not in taken else _free(f"predicted_{name}", taken)
 
 
 def _trained_length(folder):
@@ -203,106 +211,80 @@ def _trained_length(folder):
 
 
 @contextmanager
-def _tables(file, text_column):
-    """Yield (number of rows or None, Arrow tables of some thousand rows each)."""
-    if file == "-":
-        yield None, _tables_of_lines(sys.stdin, text_column)
-        return
-    if not path_of(file).is_file():
-        raise SourceError(f"there is no file {file!r}")
-    with tempfile.TemporaryDirectory(prefix="predict-") as cache:
-        shown = not are_progress_bars_disabled()
-        disable_progress_bars()
-        try:
-            source = find_dataset(file)
-            options = dict(source.options)
-            if source.path == "csv":  # what stands in the other columns is written as it is
-                first = {name: options[name] for name in ("sep", "encoding") if name in options}
-                header = pd.read_csv(path_of(file), nrows=0, index_col=False, **first).columns
-                options["features"] = Features(dict.fromkeys(header, Value("string")))
-                options["keep_default_na"] = False
-            rows = load_dataset(source.path, split="train", cache_dir=cache, **options)
-        except (exceptions.DatasetsError, ValueError, OSError) as error:
-            said = " ".join(str(error.__cause__ or error).split())
-            raise SourceError(f"{file!r} cannot be read: {said}") from None
-        except SourceError as error:
-            raise SourceError(str(error).removeprefix("dataset_name: ")) from None
-        finally:
-            if shown:
-                enable_progress_bars()
-        if text_column not in rows.column_names:
-            there = ", ".join(rows.column_names)
-            raise SourceError(
-                f"--text-column: {file!r} has no column {text_column!r}; it has {there}"
-            )
-        if not isinstance(kind := rows.features[text_column], Value):
-            raise SourceError(f"--text-column: {text_column!r} of {file!r} holds {kind}, no texts")
-        yield rows.num_rows, rows.with_format("arrow").iter(ROWS_A_WINDOW)
-
-
-def _tables_of_lines(lines, text_column):
+def _no_bars():
+    """Keep `datasets` from showing bars of its own."""
+    shown = not are_progress_bars_disabled()
+    disable_progress_bars()
     try:
-        while window := [line.rstrip("\r\n") for line in islice(lines, ROWS_A_WINDOW)]:
-            yield pa.table({text_column: window})
-    except UnicodeDecodeError as error:
-        raise SourceError(f"standard input is not in UTF-8: {error}") from None
+        yield
+    finally:
+        if shown:
+            enable_progress_bars()
 
 
-@contextmanager
-def _writer(output, overwrite):
-    """Yield a function that appends an Arrow table; the file gets its name when the block ends well."""
+def _load(file, text_column, cache):
+    """Return the rows of a file as a Dataset on the disk, in the folder `cache`."""
+    try:
+        if file == "-":
+            lines = Path(cache, "lines.txt")
+            lines.write_bytes(sys.stdin.buffer.read())
+            path, options = "text", {"data_files": str(lines)}
+        elif path_of(file).is_file():
+            source = find_dataset(file)
+            path, options = source.path, dict(source.options)
+        else:
+            raise SourceError(f"there is no file {file!r}")
+        if path == "csv":  # what stands in the other columns is written as it is
+            first = {name: options[name] for name in ("sep", "encoding") if name in options}
+            header = pd.read_csv(path_of(file), nrows=0, index_col=False, **first).columns
+            options["features"] = Features(dict.fromkeys(header, Value("string")))
+            options["keep_default_na"] = False
+        with _no_bars():
+            rows = load_dataset(path, split="train", cache_dir=cache, **options)
+    except SourceError as error:
+        raise SourceError(str(error).removeprefix("dataset_name: ")) from None
+    except (exceptions.DatasetsError, ValueError, OSError) as error:
+        said = " ".join(str(error.__cause__ or error).split())
+        raise SourceError(f"{file!r} cannot be read: {said}") from None
+    if text_column not in rows.column_names:
+        there = ", ".join(rows.column_names)
+        raise SourceError(f"--text-column: {file!r} has no column {text_column!r}; it has {there}")
+    if not isinstance(kind := rows.features[text_column], Value):
+        raise SourceError(f"--text-column: {text_column!r} of {file!r} holds {kind}, no texts")
+    return rows
+
+
+def _check_output(output, overwrite):
+    path = path_of(output)
     if output == "-":
-        yield lambda table: _write_lines(table, sys.stdout)
+        return
+    if path.suffix.lower() not in ENDINGS:
+        raise UserError(f"-o: {output!r} must end in one of {', '.join(ENDINGS)}")
+    if not path.parent.is_dir():
+        raise UserError(
+            f"-o: {output!r} cannot be written: there is no folder {str(path.parent)!r}"
+        )
+    if path.exists() and not overwrite:
+        raise UserError(f"-o: {output!r} is there already; give another name, or --overwrite")
+
+
+def _write(rows, output, overwrite):
+    """Write a Dataset under another name, which it changes for its own at the end."""
+    if output == "-":
+        rows.to_json(sys.stdout.buffer, force_ascii=False)
         return
     path = path_of(output)
-    building = path.with_name(f".{os.getpid()}-{path.name}")
-
-    def check():
-        if path.suffix.lower() not in ENDINGS:
-            raise UserError(f"-o: {output!r} must end in one of {', '.join(ENDINGS)}")
-        if path.exists() and not overwrite:
-            raise UserError(f"-o: {output!r} is there already; give another name, or --overwrite")
-
-    check()
+    ending, building = path.suffix.lower(), path.with_name(f".{os.getpid()}-{path.name}")
     try:
-        with _opened(building, path.suffix.lower()) as write:
-            yield write
-        check()
+        if ending in SEPARATORS:
+            rows.to_csv(building, index=False, sep=SEPARATORS[ending])
+        elif ending == ".jsonl":
+            rows.to_json(building, force_ascii=False)
+        else:
+            rows.to_parquet(building)
+        _check_output(output, overwrite)
         building.replace(path)
     except OSError as error:
-        if error.filename and Path(error.filename) == building:
-            raise UserError(f"-o: {output!r} cannot be written: {error.strerror}") from None
-        raise
+        raise UserError(f"-o: {output!r} cannot be written: {error.strerror}") from None
     finally:
         building.unlink(missing_ok=True)
-
-
-@contextmanager
-def _opened(path, ending):
-    with open(path, "wb" if ending == ".parquet" else "w", **TEXT.get(ending, {})) as file:
-        writers = []
-
-        def write(table):
-            if ending == ".jsonl":
-                return _write_lines(table, file)
-            if ending == ".parquet":
-                writers[:] = writers or [ParquetWriter(file, table.schema)]
-                return writers[0].write_table(table)
-            rows = table.to_pandas()
-            for name in table.column_names:
-                if pa.types.is_list(table[name].type):
-                    rows[name] = [", ".join(map(str, values)) for values in rows[name]]
-            rows.to_csv(file, sep=SEPARATORS[ending], index=False, header=file.tell() == 0)
-
-        yield write
-        for writer in writers:
-            writer.close()
-
-
-TEXT = dict.fromkeys((*SEPARATORS, ".jsonl"), {"encoding": "utf-8", "newline": ""})
-
-
-def _write_lines(table, file):
-    for row in table.to_pylist():
-        file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
-    file.flush()

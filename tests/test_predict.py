@@ -98,7 +98,8 @@ def test_rows_keep_their_order_and_their_own_columns(kind, ending, model, tmp_pa
 
 
 def test_lines_come_in_and_go_out_as_json(model, monkeypatch, capsys):
-    monkeypatch.setattr("sys.stdin", io.StringIO("A joy.\n\nDull\r\n"))
+    lines = io.BytesIO(b"A joy.\n\nDull\r\n")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(lines))
     assert main(["predict", model, "-"]) == 0
     said = capsys.readouterr()
     rows = [json.loads(line) for line in said.out.splitlines()]
@@ -161,7 +162,7 @@ def test_what_cannot_be_is_said_in_one_line_and_an_output_is_kept(model, tmp_pat
     cases = {
         (model, file, "-o", output): "is there already; give another name, or --overwrite",
         (model, file, "-o", tmp_path / "a.xlsx"): "must end in one of .csv, .tsv, .jsonl, .parquet",
-        (model, file, "-o", tmp_path / "no" / "a.csv"): "cannot be written: No such file",
+        (model, file, "-o", tmp_path / "no" / "a.csv"): "cannot be written: there is no folder",
         (model, file, "--text-column", "review"): "has no column 'review'; it has text",
         (model, tmp_path / "no.csv"): "there is no file",
         (model, empty): "cannot be read",
@@ -200,7 +201,7 @@ def test_a_prediction_that_breaks_off_leaves_nothing_half(error, model, tmp_path
 
 def test_standard_input_that_is_no_text_is_refused(model, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe"), encoding="utf-8"))
-    with pytest.raises(UserError, match="standard input is not in UTF-8"):
+    with pytest.raises(UserError, match="'-' cannot be read: .*utf-8"):
         predict_file(model, "-", "-")
 
 

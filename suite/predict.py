@@ -190,9 +190,15 @@ def predict_file(model_folder, file, output, text_column="text", every=False, ov
 
         features = Features({**rows.features, **{names[n]: kind for n, kind in kinds.items()}})
         # A fingerprint, or `map` would hash the model to make one.
-        options = {"features": features, "new_fingerprint": "answers", "input_columns": text_column}
         with tqdm(total=len(rows), unit=" rows", file=sys.stderr) as bar, _no_bars():
-            answered = rows.map(answer, batched=True, batch_size=ROWS_A_WINDOW, **options)
+            answered = rows.map(
+                answer,
+                input_columns=text_column,
+                batched=True,
+                batch_size=ROWS_A_WINDOW,
+                features=features,
+                new_fingerprint="answers",
+            )
             _write(answered, output, overwrite)
     return len(rows), blank, perf_counter() - start
 

@@ -57,7 +57,7 @@ $(SITE): $(READY)
 setup: $(READY) ## a virtual environment in .venv with exact versions; the other targets call it
 
 # TensorFlow takes 2 GB, and chapter 9 alone needs it.
-run: $(if $(or $(filter 09% 9%,$(CHAPTERS)),$(if $(CHAPTERS),,all)),$(KERAS),$(BASE)) ## run all chapters; make run PARAMETERS=parameters/smoke.yaml is the quick look, CHAPTERS="04 05" a choice
+run: $(if $(filter 09%,$(notdir $(or $(CHAPTERS),09))),$(KERAS),$(BASE)) ## run all chapters; make run PARAMETERS=parameters/smoke.yaml is the quick look, CHAPTERS="04 05" a choice
 	@$(BIN)/finetuning run --side-by-side $(CHAPTERS) $(if $(PARAMETERS),-f $(PARAMETERS))
 
 check: lint ## lint, and all tests that train nothing and start no kernel

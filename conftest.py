@@ -42,7 +42,7 @@ if os.name == "posix":
 
 # Fixtures that take long to make: one process runs all their tests. The longest come first.
 SHARED = ("bare", "smoke_run", "lab", "site", "built", "measured", "trapped", "hub", "checked")
-SHARED += ("two_trainings", "one_process", "chapter_1")
+SHARED += ("two_trainings", "one_process")
 # These take so long that `make test` leaves their tests to `make test-long`.
 LONG = ("bare", "smoke_run", "measured")
 

@@ -27,6 +27,8 @@ SEPARATORS = {".csv": ",", ".tsv": "\t"}
 ENDINGS = (*SEPARATORS, ".jsonl", ".parquet")
 # Their heads read the first token of the last layer, and their layers have the parts of a BERT.
 LIKE_BERT = ("bert", "camembert", "electra", "roberta", "xlm-roberta")
+# Code of other models may read the weights of a Linear itself, as that of DeBERTa does.
+PACKED = (*LIKE_BERT, "distilbert")
 
 
 class Classifier:
@@ -48,7 +50,8 @@ class Classifier:
         config = self.model.config
         if config.model_type in LIKE_BERT:
             read_first_token_only(self.model)
-        if self.device == "cpu" and torch.backends.mkldnn.is_available():
+        packs = self.device == "cpu" and torch.backends.mkldnn.is_available()
+        if packs and config.model_type in PACKED:
             pack_weights(self.model)
         self.names = [config.id2label[number] for number in range(config.num_labels)]
         self.several = config.problem_type == "multi_label_classification"

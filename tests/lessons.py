@@ -53,3 +53,8 @@ def make_here(monkeypatch):
 
     monkeypatch.setattr(products, "_run", run_chapter)
     monkeypatch.setattr(roads, "run_child", run_function)
+
+
+def printed(cell):
+    """What a cell has written to stdout; a kernel may send it in pieces."""
+    return "".join(output.text for output in cell.outputs if output.get("name") == "stdout")

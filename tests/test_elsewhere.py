@@ -10,6 +10,7 @@ import nbformat
 import papermill
 import pytest
 import yaml
+from lessons import printed
 from papermill.exceptions import PapermillExecutionError
 
 from conftest import SMOKE, copy_of_project
@@ -100,11 +101,6 @@ def run_alone(notebook, folder, parameters=SMOKE):
         except PapermillExecutionError as raised:
             error = raised
     return {cell.id: cell for cell in nbformat.read(files[1], as_version=4).cells}, error
-
-
-def printed(cell):
-    """What a cell has written to stdout; a kernel may send it in pieces."""
-    return "".join(output.text for output in cell.outputs if output.get("name") == "stdout")
 
 
 @pytest.mark.long

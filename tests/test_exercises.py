@@ -5,6 +5,7 @@ import shutil
 import nbformat
 import numpy as np
 import pytest
+from lessons import printed
 
 from maintenance.exercises import exercise_cells, read_solutions, write_exercises
 from suite.chapters import all_chapters
@@ -64,11 +65,6 @@ def test_a_check_says_one_line(answer, said, capsys):
     check(answer, lambda number: number * 1.0 == 4, hint="count again")
     printed = capsys.readouterr().out
     assert printed.startswith(said) and printed.count("\n") == 1
-
-
-def printed(cell):
-    """What a cell has written to stdout; on stderr transformers may have its say."""
-    return "".join(output.text for output in cell.outputs if output.get("name") == "stdout")
 
 
 @each_chapter

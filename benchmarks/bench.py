@@ -22,8 +22,8 @@ from benchmarks.recipes import RECIPES, Task, lengths, seed_recipe_text_by_text
 from benchmarks.roads import Clock, tokenized_rows
 from helpers.batches import make_dataloader, to_model_inputs
 from helpers.data import longest_first
+from helpers.evaluation import evaluate_model
 from helpers.speed import has_fast_bf16, multiply_rate, training_flops
-from helpers.training import evaluate_model
 from suite.resolve import find_model
 from suite.runs import peak_memory_mib, write_json
 from suite.settings import Settings

@@ -24,7 +24,6 @@ from benchmarks.child import run_child
 from helpers.batches import make_dataloader, to_model_inputs
 from helpers.speed import switch_dropout_off
 from helpers.training import (
-    evaluate_model,
     load_model,
     parameter_groups,
     pick_device,
@@ -117,6 +116,8 @@ def accuracy_of(road, settings):
     dataloader = make_dataloader(rows, tokenizer, settings.batch_size)
     with product(ROADS[road], settings) as folder:
         if road != "Keras":
+            from helpers.evaluation import evaluate_model  # heavy, and no road needs it
+
             model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
             return evaluate_model(model, dataloader, model.device)[1]
         from helpers.keras_road import keras, keras_batches

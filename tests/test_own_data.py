@@ -20,8 +20,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from benchmarks import roads
 from conftest import SMOKE
 from helpers.batches import make_dataloader, to_model_inputs
-from helpers.evaluation import choose_thresholds, predict
-from helpers.training import balance_weights, evaluate_model, weighted_loss
+from helpers.evaluation import choose_thresholds, evaluate_model, predict
+from helpers.training import balance_weights, weighted_loss
 from suite.chapters import ROOT, all_chapters, lesson
 from suite.start import check_values
 

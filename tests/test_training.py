@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from helpers.batches import make_dataloader, to_model_inputs
-from helpers.training import evaluate_model, load_model, parameter_groups, pick_device
+from helpers.evaluation import evaluate_model
+from helpers.training import load_model, parameter_groups, pick_device
 from suite.checkpoints import Checkpoints
 from suite.errors import UserError
 from suite.products import product

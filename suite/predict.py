@@ -15,6 +15,7 @@ from datasets import Features, List, Value, exceptions, load_dataset
 from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from tqdm.auto import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers.activations import GELUActivation
 
 from suite.errors import SourceError, UserError
 from suite.files import path_of
@@ -127,22 +128,29 @@ class PackedLinear(torch.nn.Module):
 
     What `torch.compile` makes of one when it freezes a model. It computes in float32 too, and faster
     than the MKL that a Linear calls where that is slow, as on some processors of AMD.
+    activation: "gelu" to compute that too, or "none"
     """
 
-    def __init__(self, linear):
+    def __init__(self, linear, activation):
         super().__init__()
+        self.activation = activation
         self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
         self.bias = None if linear.bias is None else linear.bias.detach()
 
     def forward(self, inputs):
-        return torch.ops.mkldnn._linear_pointwise(inputs, self.weight, self.bias, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(
+            inputs, self.weight, self.bias, self.activation, [], "none"
+        )
 
 
 def pack_weights(model):
-    """Put a PackedLinear in the place of each Linear of a model."""
+    """Put a PackedLinear in the place of each Linear of a model, with the GELU that follows it."""
+    with_gelu = type(getattr(model, "intermediate_act_fn", None)) is GELUActivation
+    if with_gelu:
+        model.intermediate_act_fn = torch.nn.Identity()
     for name, module in model.named_children():
         if type(module) is torch.nn.Linear:
-            setattr(model, name, PackedLinear(module))
+            setattr(model, name, PackedLinear(module, "gelu" if with_gelu else "none"))
         else:
             pack_weights(module)
 

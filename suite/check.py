@@ -1,24 +1,18 @@
 """Look through a data set before anything slow: what breaks training, and what misleads."""
 
+import json
+import re
 from dataclasses import dataclass
-from numbers import Real
-from pathlib import Path
 
 import pandas as pd
 
-from suite.errors import SourceError, UserError
-from suite.resolve import find_dataset, find_model
+from suite.resolve import find_model
+from suite.rows import DatasetError, find_rows
 
-# What `load_dataset("csv")` takes at a time: types are found out for each block alone.
-ROWS_A_BLOCK = 10_000
 # Rows of which the tokens are counted.
 SAMPLE = 1000
 # A class with fewer rows is hardly learned, and its figures are chance.
 FEW_ROWS = 10
-
-
-class DatasetError(UserError):
-    """Rows that no classifier can be trained on; the message names file, row and column."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +39,9 @@ def check_dataset(settings):
     Texts that differ from another in capitals, spaces and punctuation alone are judged by their first
     200 and last 100 characters, the share of too long ones by a sample. Raises what `read_rows` raises.
     """
+    found = find_rows(settings)
     splits = read_rows(settings, look_closer=True)
     usable = usable_rows(splits)
-    source = find_dataset(settings.dataset_name)
     table, seen = {}, pd.Series(dtype="uint64")
     for name in reversed(list(splits)):  # as chapter 01 does: a text of two splits stays in test
         rows = splits[name]
@@ -63,21 +57,20 @@ def check_dataset(settings):
         seen = pd.concat([seen, texts["text"]])
     every = pd.concat(usable.values())
     counts = every["label"].value_counts()
-    names = dict(enumerate(source.label_names or ()))
     classes = pd.DataFrame({"rows": counts, "share": (counts / len(every)).map("{:.1%}".format)})
-    classes.index = [names.get(value, class_name(value)) for value in counts.index]
-    notes = [source.note] if source.note else []
-    notes += _faults(table, usable, every)
+    classes.index.name = None
+    notes = [*found.notes, *_faults(table, usable, every, found)]
+    notes += _odd_labels(splits, counts.index, found)
     notes.append(
         f"always answering {classes.index[0]!r} would be right for {classes['share'].iloc[0]} of the rows"
     )
-    if rare := [str(name) for name in classes.index[counts.to_numpy() < FEW_ROWS]]:
+    if rare := list(classes.index[counts.to_numpy() < FEW_ROWS]):
         notes.append(f"fewer than {FEW_ROWS} rows: {_some(rare)}")
     notes.append(_truncated(settings, every))
     return Report(pd.DataFrame(table).T, classes, notes)
 
 
-def _faults(table, usable, every):
+def _faults(table, usable, every, found):
     notes = []
     dropped = sum(figures["rows"] - figures["usable"] for figures in table.values())
     if dropped:
@@ -87,46 +80,57 @@ def _faults(table, usable, every):
     alike = every[every["alike"].duplicated(keep=False)]
     if len(alike):
         alike = alike.sort_values("alike")
-        where = [f"{file} row {row}" for file, row in zip(alike["file"], alike.index, strict=True)]
+        where = _some([found.place(split, row) for split, row in alike["place"][:5]], len(alike))
         notes.append(
-            f"{len(alike)} texts differ from another in capitals, spaces or punctuation alone ({_some(where)}):"
+            f"{len(alike)} texts differ from another in capitals, spaces or punctuation alone ({where}):"
             " one may be trained on and the other tested with"
         )
     for name, rows in usable.items():
         if missing := set(usable["train"]["label"]) - set(rows["label"]):
-            missing = _some(sorted(map(class_name, missing)))
-            notes.append(f"no row in {name} of the classes {missing}")
+            notes.append(f"no row in {name} of the classes {_some(sorted(missing))}")
+    return notes
+
+
+def _odd_labels(splits, classes, found):
+    """Notes on texts with several classes, classes that are alike, and classes that look like lists."""
+    notes = []
+    rows = pd.concat(splits.values())
+    rows = rows[~rows["blank"] & rows["label"].notna()]
+    against = rows.groupby("text")["label"].transform("nunique") > 1
+    if len(against := rows[against]):
+        where = _some([found.place(*place) for place in against["place"][:5]], len(against))
+        notes.append(
+            f"{against['text'].nunique()} texts occur with different classes ({where}): these contradict"
+            " one another, and only the first row of each is kept"
+        )
+    names = pd.Series(classes, index=classes)
+    alike = names[names.str.casefold().duplicated(keep=False)].sort_values(
+        key=lambda n: n.str.casefold()
+    )
+    if len(alike):
+        notes.append(f"classes that differ in capitals alone: {_some(list(alike))}")
+    if listed := [name for name in classes if re.search(r"\w\s*\|\s*\w|^\[.*\]$", name)]:
+        notes.append(
+            f"{_some(listed)}: if these are several labels of one text, see the end of chapter 7"
+        )
     return notes
 
 
 def read_rows(settings, look_closer=False):
-    """Return {split: table} of a data set, its rows in their order, numbered from 1 in each file.
+    """Return {split: table} of a data set, its rows in their order.
 
-    Columns: `file`; `text`, a hash of the text without spaces around it; `blank`; `label`; and with
-    `look_closer` also `alike`, a hash of what is left without capitals and punctuation, and
-    `words`, the text itself for a sample of rows.
+    Columns: `text`, a hash of the text without spaces around it; `blank`; `label`; `place`, split and
+    number for `Rows.place`; and with `look_closer` also `alike`, a hash of what is left without capitals
+    and punctuation, and `words`, the text itself for a sample of rows.
 
-    Raises DatasetError if a column holds lists, the labels are words in one place and numbers in
-    another, or numbers that are not whole; if there is one class alone, a class that has one row alone, or
-    a class in validation or test that train does not have. SourceError if the data set cannot be read.
+    Raises DatasetError if there is one class alone, a class that has one row alone, or a class in
+    validation or test that train does not have, and what `find_rows` raises.
     """
-    source = find_dataset(settings.dataset_name)
-    columns = {"text_column": settings.text_column, "label_column": settings.label_column}
-    parts = {}
-    try:
-        for split, file, first, rows in _blocks(source, settings.dataset_name, columns.values()):
-            _check_names(rows.columns, settings)
-            rows.index = range(first, first + len(rows))
-            part = _digest(rows, columns, file, look_closer)
-            parts.setdefault(split, []).append(part)
-    except UserError:
-        raise
-    except (ValueError, OSError) as error:
-        said = f"{settings.dataset_name!r} cannot be read: {' '.join(str(error).split())}"
-        raise SourceError(f"dataset_name: {said}") from None
-    order = ("train", "validation", "test")
-    splits = {name: pd.concat(parts[name]) for name in order if name in parts}
-    _check_labels(splits, settings.label_column)
+    found = find_rows(settings)
+    splits = {
+        split: _digest(split, file, settings, look_closer) for split, file in found.files.items()
+    }
+    _check_labels(splits, settings.label_column, found)
     return splits
 
 
@@ -143,101 +147,23 @@ def usable_rows(splits):
     return {name: kept[name] for name in splits}
 
 
-def _check_names(columns, settings):
-    for parameter in ("text_column", "label_column"):
-        if getattr(settings, parameter) not in columns:
-            raise SourceError(
-                f"{parameter}: {settings.dataset_name!r} has no column {getattr(settings, parameter)!r};"
-                f" it has {', '.join(map(str, columns))}"
-            )
+def _digest(split, file, settings, look_closer):
+    from pyarrow.parquet import read_table
 
-
-def class_name(value):
-    """Return the name that chapter 01 gives the class of this value: 2.0 is "2"."""
-    return str(int(value) if isinstance(value, float) and value % 1 == 0 else value)
-
-
-def _blocks(source, dataset_name, wanted):
-    """Yield (split, file, number of the first row, rows as a table), some thousand rows at a time.
-
-    wanted: names of columns, of which a CSV file may have one each
-    """
-    file = source.options.get("data_files")
-    if not isinstance(file, str):
-        yield from _loaded_blocks(source, dataset_name)
-        return
-    encoding = source.options.get("encoding", "utf-8")
-    name = Path(file).name
-    if source.path == "csv":
-        first = 1
-        separator = source.options.get("sep", ",")
-        _check_header(file, separator, encoding, wanted)
-        with pd.read_csv(file, sep=separator, encoding=encoding, chunksize=ROWS_A_BLOCK) as blocks:
-            for rows in blocks:
-                yield "train", name, first, rows
-                first += len(rows)
-        return
-    if source.path == "json":
-        with open(file, encoding=encoding) as opened:
-            is_array = opened.read(64).lstrip().startswith("[")
-        rows = pd.read_json(file, lines=not is_array, encoding=encoding, dtype=False)
-        yield "train", name, 1, rows
-        return
-    yield "train", name, 1, pd.read_parquet(file)
-
-
-def _check_header(file, separator, encoding, wanted):
-    """Raise DatasetError if a column has its name twice: pandas would take the first, silently."""
-    header = pd.read_csv(file, sep=separator, encoding=encoding, header=None, nrows=1, dtype=str)
-    names = header.iloc[0].tolist()
-    for name in wanted:
-        if names.count(name) > 1:
-            raise DatasetError(f"{Path(file).name} has two columns named {name!r}; rename one")
-
-
-def _loaded_blocks(source, dataset_name):
-    from datasets import exceptions, load_dataset  # heavy, and a single file does without
-
-    try:
-        dataset = load_dataset(source.path, **source.options)
-    except exceptions.DatasetsError as error:
-        raise ValueError(error.__cause__ or error) from None
-    if "train" not in dataset:
-        raise SourceError(f"{dataset_name!r} has no split 'train'; it has {', '.join(dataset)}")
-    for split in ("train", "validation", "test"):
-        if split in dataset:
-            first = 1
-            for rows in dataset[split].with_format("pandas").iter(batch_size=ROWS_A_BLOCK):
-                yield split, split, first, rows
-                first += len(rows)
-
-
-def _digest(rows, columns, file, look_closer):
-    texts, labels = rows[columns["text_column"]], rows[columns["label_column"]]
-    for column, values in ((columns["text_column"], texts), (columns["label_column"], labels)):
-        for row, value in values.items() if values.dtype == object else ():
-            if pd.api.types.is_list_like(value):
-                kind = "a record" if isinstance(value, dict) else "a list"
-                hint = "a text and a class are single values"
-                if kind == "a list" and column == columns["label_column"]:
-                    hint = "for several labels per text see chapter 7"
-                raise DatasetError(f"{file}, row {row}, column {column!r} holds {kind}; {hint}")
-    if texts.notna().any() and texts.dtype.kind in "biuf":
-        raise DatasetError(
-            f"{file}, column {columns['text_column']!r} holds numbers, such as {texts.dropna().iloc[0]},"
-            " and no texts; name the column with the texts in text_column"
-        )
-    texts = texts.astype(object).where(texts.notna(), "").astype(str).str.strip()
-    labels = labels.astype(object)
-    labels = labels.where(labels.map(lambda label: str(label).strip() != ""), None)
+    table = read_table(file)
+    about = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
+    names = about.get("info", {}).get("features", {}).get(settings.label_column, {}).get("names")
+    labels = pd.Series(table[settings.label_column].to_pylist(), dtype=object)
+    if names:
+        labels = labels.map(dict(enumerate(names)))
+    texts = table[settings.text_column].to_pandas().fillna("").str.strip()
     part = pd.DataFrame(
         {
-            "file": pd.Categorical([file] * len(rows)),
             "text": pd.util.hash_array(texts.to_numpy(dtype=object), categorize=False),
-            "blank": (texts == "").to_numpy(),
-            "label": labels.where(labels.notna(), None),
-        },
-        index=rows.index,
+            "blank": texts == "",
+            "label": labels.astype(object).where(labels.notna(), None),
+            "place": [(split, row) for row in range(len(texts))],
+        }
     )
     if look_closer:
         ends = (texts.str[:200] + " " + texts.str[-100:]).str.casefold()
@@ -247,46 +173,31 @@ def _digest(rows, columns, file, look_closer):
     return part
 
 
-def _check_labels(splits, column):
+def _check_labels(splits, column, found):
     usable = usable_rows(splits)
     every = pd.concat(usable.values())
     if not len(every):
         raise DatasetError(f"no row has a text and a value in the column {column!r}")
-    kinds, counts = every["label"].map(_kind), every["label"].value_counts()
-    usual = kinds.value_counts().index[0]
-    others = f" holds {{label!r}}, but most rows hold {usual}; write all classes alike"
-    _refuse_first(every[kinds != usual], column, others)
-    if usual == "numbers":
-        broken = every[every["label"].map(lambda value: value % 1 != 0)]
-        _refuse_first(broken, column, " holds {label!r}; a class is a word or a whole number")
+    counts = every["label"].value_counts()
     if len(counts) < 2:
         raise DatasetError(
-            f"the column {column!r} holds {class_name(counts.index[0])!r} in every row;"
+            f"the column {column!r} holds {counts.index[0]!r} in every row;"
             " a classifier needs two classes or more"
         )
     once = every[every["label"].isin(counts[counts == 1].index)]
     more = f", and {len(once) - 1} more classes" if len(once) > 1 else ""
-    alone = f": the class {{name!r}} occurs there alone{more}; add rows of it, or take it out"
-    _refuse_first(once, column, alone)
+    alone = f": the class {{!r}} occurs there alone{more}; add rows of it, or take it out"
+    _refuse_first(once, column, found, alone)
     for split, rows in usable.items():
         unknown = rows[~rows["label"].isin(set(usable["train"]["label"]))]
-        missing = f": the class {{name!r}} of the split {split!r} does not occur in 'train'"
-        _refuse_first(unknown, column, f"{missing}; add rows of it there, or take it out")
+        missing = f": the class {{!r}} of the split {split!r} does not occur in 'train'"
+        _refuse_first(unknown, column, found, f"{missing}; add rows of it there, or take it out")
 
 
-def _refuse_first(rows, column, what):
+def _refuse_first(rows, column, found, what):
     """Raise DatasetError that names the first of the rows, if there is one, and says what is wrong."""
-    for row, file, label in zip(rows.index, rows["file"], rows["label"], strict=True):
-        said = what.format(label=label, name=class_name(label))
-        raise DatasetError(f"{file}, row {row}, column {column!r}{said}")
-
-
-def _kind(value):
-    if isinstance(value, str):
-        return "words"
-    if isinstance(value, bool):
-        return "True or False"
-    return "numbers" if isinstance(value, Real) else f"values of type {type(value).__name__}"
+    for place, label in zip(rows["place"], rows["label"], strict=True):
+        raise DatasetError(f"{found.place(*place)}, column {column!r}{what.format(label)}")
 
 
 def _truncated(settings, every):
@@ -303,6 +214,6 @@ def _truncated(settings, every):
     )
 
 
-def _some(values, number=5):
-    more = f" and {len(values) - number} more" if len(values) > number else ""
-    return ", ".join(values[:number]) + more
+def _some(values, number=None, shown=5):
+    more = (number or len(values)) - shown
+    return ", ".join(values[:shown]) + (f" and {more} more" if more > 0 else "")

@@ -1,14 +1,28 @@
-"""Files of the reader's own disk: which kinds can be read, and what has to be known to read them."""
+"""One file of the reader's own disk, read row by row: CSV, TSV, JSON, JSON Lines, Parquet, Arrow."""
 
 import codecs
 import csv
+import gzip
+import json
 import os
-from functools import cache
+import re
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from suite.errors import SourceError
 
-BUILDERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+KINDS = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+}
+ENDINGS = tuple(list(KINDS)[:-1])
 # Longer marks first: that of UTF-32 begins like that of UTF-16.
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -17,6 +31,28 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+CONVERT = {
+    ".xlsx": "convert it: pandas.read_excel({name!r}).to_csv({stem!r} + '.csv', index=False)",
+    ".xls": "convert it: pandas.read_excel({name!r}).to_csv({stem!r} + '.csv', index=False)",
+    ".zip": "unpack it: python -m zipfile -e {name} {stem}",
+}
+# Bytes that are letters of their own only in Western European; elsewhere they come in rows.
+FOREIGN = re.compile(rb"[\x80-\xff]{3,}")
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a file holds.
+
+    columns: their names; rows: a function that yields each row as a list of values, anew at each call
+    class_names: {column: names of the classes 0, 1, ...} where the file knows them
+    notes: what a reader should know of how it is read
+    """
+
+    columns: list
+    rows: object
+    class_names: dict = field(default_factory=dict)
+    notes: list = field(default_factory=list)
 
 
 def path_of(name):
@@ -25,71 +61,296 @@ def path_of(name):
     return Path(os.path.expanduser(name))
 
 
-def reading_options(path, columns=()):
-    """Return (what `load_dataset` has to know to read the file, a note for its reader)."""
-    builder = BUILDERS[path.suffix.lower()]
-    if builder == "parquet":
-        return {}, ""
-    encoding, line = _encoding(str(path), path.stat().st_mtime_ns)
-    if builder == "json":
-        if encoding not in ("utf-8", "utf-8-sig"):
-            where = f" (line {line})" if line else ""
-            raise SourceError(
-                f"dataset_name: {path.name} is not in UTF-8{where}, as JSON has to be; save it as UTF-8"
-            )
-        return ({"encoding": encoding} if encoding != "utf-8" else {}), ""
-    options = {"sep": "\t"} if path.suffix.lower() == ".tsv" else {}
-    with open(path, encoding=encoding, newline="") as file:
-        header = next(csv.reader([file.readline(1_000_000)]), [])
-    if len(header) == 1 and not options:
-        separator = max(";\t|", key=header[0].count)
-        options = {"sep": separator} if separator in header[0] else {}
-    if encoding != "utf-8":
-        options["encoding"] = encoding
-    if columns and _has_columns(path, options, columns):
-        options["usecols"] = list(columns)
-    if line is None:
-        return options, ""
-    name = "Western European (cp1252)" if encoding == "cp1252" else "Latin-1"
-    note = f"{path.name} is not in UTF-8 (line {line}): read as {name}; if that is wrong, save it as UTF-8"
-    return options, note
+def kind_of(path):
+    """Return "csv", "json", "parquet" or "arrow" by the ending of a file's name, None of another."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    packed = suffixes[-1:] == [".gz"]
+    kind = KINDS.get((suffixes[:-1] if packed else suffixes)[-1:][0]) if suffixes[packed:] else None
+    return kind if not packed or kind in ("csv", "json") else None
 
 
-def _has_columns(path, options, columns):
-    import pandas as pd  # heavy, and no parameter depends on it
+def check_kind(path):
+    """Raise SourceError unless a file is of a kind that can be read."""
+    if kind_of(path) in (None, "arrow"):
+        hint = CONVERT.get(path.suffix.lower(), "").format(name=path.name, stem=path.stem)
+        raise SourceError(
+            f"{path.name!r} must end in one of {', '.join(ENDINGS)}{hint and '; ' + hint}"
+        )
 
-    separator, encoding = options.get("sep", ","), options.get("encoding", "utf-8")
-    first = pd.read_csv(path, sep=separator, encoding=encoding, nrows=1)
-    # Where rows have a name before their first column, pandas would take that name for the column.
-    return set(columns) <= set(first) and isinstance(first.index, pd.RangeIndex)
 
+def read_table(path, columns=(), encoding="auto"):
+    """Return the Table of a file.
 
-@cache
-def _encoding(path, changed):
-    """Return (encoding of a text file, number of the first line that is not UTF-8, or None).
+    columns: those that are wanted; they tell a header from a row, and one separator from another
 
-    changed: its time of change, so that the answer is found anew when the file is another one.
+    A CSV or JSON file may be in UTF-8, in UTF-16 or UTF-32 with a byte order mark, in what `encoding`
+    says, or in Western European. All values of a CSV file are text, as they stand there.
+    Raises SourceError with one line that names the row if that cannot be.
     """
-    with open(path, "rb") as file:
+    try:
+        return {"csv": _csv, "json": _json, "parquet": _parquet, "arrow": _parquet}[kind_of(path)](
+            path, columns, encoding
+        )
+    except SourceError:
+        raise
+    except (OSError, EOFError, ValueError, RecursionError, csv.Error) as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise SourceError(f"{path.name} cannot be read: {said}") from None
+
+
+def _open(path, mode, **options):
+    return (gzip.open if path.suffix.lower() == ".gz" else open)(path, mode, **options)
+
+
+def encoding_of(path, said="auto"):
+    """Return (encoding of a text file, a note on it or "")."""
+    if said != "auto":
+        if line := _undecodable(path, said)[:1]:
+            raise SourceError(
+                f"{path.name} is not in {said} (line {line[0]}); set encoding to another"
+            )
+        return said, ""
+    with _open(path, "rb") as file:
         head = file.read(4096)
     for mark, encoding in BYTE_ORDER_MARKS:
         if head.startswith(mark):
-            return encoding, None
+            return encoding, ""
     if b"\0" in head:
         raise SourceError(
-            f"dataset_name: {Path(path).name} holds bytes that are no text; if it is UTF-16, save it as UTF-8"
+            f"{path.name} holds bytes that are no text; if it is UTF-16, save it as UTF-8"
         )
-    line = _first_undecodable_line(path, "utf-8")
-    if line is None:
-        return "utf-8", None
-    return ("latin-1" if _first_undecodable_line(path, "cp1252") else "cp1252"), line
+    if not (bad := _undecodable(path, "utf-8")):
+        return "utf-8", ""
+    where = f"{path.name} is not in UTF-8 (line {bad[0]})"
+    with _open(path, "rb") as file:
+        lines = [line for line in file if not line.isascii()]
+    good = len(lines) - len(bad)
+    if good > len(bad):
+        raise SourceError(
+            f"{where}, but {good} other lines with more than plain letters are; mend that line"
+        )
+    beyond = b"".join(lines)
+    if sum(map(len, FOREIGN.findall(beyond))) > 0.2 * len(re.findall(rb"[\x80-\xff]", beyond)):
+        from charset_normalizer import from_bytes  # what `requests` takes to tell encodings
+
+        guess = from_bytes(beyond[:200_000]).best()
+        like = f"it looks like {guess.encoding}: " if guess else ""
+        raise SourceError(f"{where}; {like}set the parameter encoding, or save it as UTF-8")
+    latin = bool(_undecodable(path, "cp1252"))
+    name = "Latin-1" if latin else "Western European (cp1252)"
+    note = f"{where}: read as {name}; if that is wrong, set encoding, or save it as UTF-8"
+    return "latin-1" if latin else "cp1252", note
 
 
-def _first_undecodable_line(path, encoding):
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                line.decode(encoding)
-            except UnicodeDecodeError:
-                return number
-    return None
+def _undecodable(path, encoding):
+    """Return the numbers of the lines that are not in an encoding."""
+    if not codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")):
+        decoder, bad = codecs.getdecoder(encoding), []
+        with _open(path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    decoder(line)
+                except UnicodeDecodeError:
+                    bad.append(number)
+        return bad
+    with _open(path, "rt", encoding=encoding) as file:
+        try:
+            sum(1 for _ in file)
+        except UnicodeDecodeError:
+            return [1]
+    return []
+
+
+def _csv(path, columns, encoding):
+    encoding, note = encoding_of(path, encoding)
+    csv.field_size_limit(2**31 - 1)
+    with _open(path, "rt", encoding=encoding, newline="") as file:
+        first = next((line for line in file if line.strip(" \t\r\n,;|")), "")
+        said = re.fullmatch(r'"?sep=(.)"?\s*', first)  # a line that Excel reads
+    usual = "\t,;|" if ".tsv" in path.name.lower() else ",;\t|"
+    separators = [said[1]] if said else list(usual)
+    opened = partial(_records, path, encoding, bool(said))
+    headers = {sep: next(opened(delimiter=sep, strict=False), (0, []))[1] for sep in separators}
+    wanted = [sep for sep, names in headers.items() if set(columns) <= set(map(str.strip, names))]
+    sep = wanted[0] if columns and wanted else max(headers, key=lambda sep: len(headers[sep]))
+    header = [name.strip() for name in headers[sep]]
+    while header and not header[-1]:
+        header.pop()
+    if not header:
+        raise SourceError(f"{path.name} cannot be read: it is empty")
+    for name in columns:
+        if header.count(name) > 1:
+            raise SourceError(f"{path.name} has two columns named {name!r}; rename one")
+    spaced = any(name.startswith(" ") for name in headers[sep][1:])
+    base = {"delimiter": sep, "skipinitialspace": spaced}
+    label = header.index(columns[-1]) if columns and columns[-1] in header else None
+    layouts = [
+        {**base, "strict": True},
+        {**base, "strict": True, "escapechar": "\\", "doublequote": False},
+        {**base, "quoting": csv.QUOTE_NONE},
+    ]
+    fault = None
+    for layout in layouts if set(columns) <= set(header) else layouts[:1]:
+        if layout is layouts[1] and not _has_escaped_quote(path, encoding):
+            continue
+        said, shift = _fault(opened(**layout), len(header), label, layout)
+        if said is None:
+            break
+        fault = fault or said
+    else:
+        raise SourceError(f"{path.name}, {fault}")
+    notes = [note] * bool(note)
+    if layout is layouts[2]:
+        notes.append(f"{path.name}: quotes are read as they stand, since they do not come in pairs")
+    unquote = layout is layouts[2]
+    return Table(
+        header, partial(_csv_rows, opened, layout, len(header), shift, unquote), notes=notes
+    )
+
+
+def _has_escaped_quote(path, encoding):
+    with _open(path, "rt", encoding=encoding, newline="") as file:
+        return any('\\"' in line for line in file)
+
+
+def _records(path, encoding, skip_first, **layout):
+    """Yield (number of its last line, fields) of each record that is not blank, the header first."""
+    with _open(path, "rt", encoding=encoding, newline="") as file:
+        if skip_first:
+            next(line for line in file if line.strip())
+        reader = csv.reader(file, **layout)
+        for record in reader:
+            if len(record) > 1 and any(record) or record and record[0].strip():
+                yield reader.line_num + skip_first, record
+
+
+def _fault(records, width, label, layout):
+    """Return (what is wrong with a row, or None; fields before the first column).
+
+    Wrong is another number of fields than in the header, and a quoted field that takes other rows in.
+    """
+    row, shifted, fault, classes, inner = 0, 0, None, set(), []
+    line, numbers = 1, True
+    try:
+        for line, record in islice(records, 1, None):
+            row += 1
+            size = len(record)
+            while size > width and not record[size - 1].strip():
+                size -= 1
+            if size != width:
+                shifted += size == width + 1
+                numbers = numbers and record[0].strip().isdecimal()
+                fault = fault or (row, line, size)
+            elif label is not None:
+                classes.add(record[label].strip())
+            for cell in record:
+                if cell.count("\n") > 1:
+                    inner += [(row, text) for text in re.split(r"\r?\n", cell)[1:-1]]
+    except csv.Error as error:
+        if "quote" in str(error) or "expected" in str(error) or "unexpected end" in str(error):
+            return (
+                f"row {row + 1}: its quotes do not end where a field ends; double those inside",
+                0,
+            )
+        return f"row {row + 1}: {error}", 0
+    if fault and shifted == row and numbers:
+        return None, 1
+    if fault:
+        fields = "1 field" if fault[2] == 1 else f"{fault[2]} fields"
+        hint = (
+            "a text that holds one has to stand in quotes" if fault[2] > width else "add the rest"
+        )
+        separator = {"\t": "tab"}.get(layout["delimiter"], layout["delimiter"])
+        return (
+            f"row {fault[0]} (line {fault[1]}) has {fields} separated by {separator!r}, the header {width}; {hint}",
+            0,
+        )
+    for number, text in inner if label is not None and width > 1 else ():
+        fields = next(csv.reader([text], delimiter=layout["delimiter"]), [])
+        if len(fields) == width and fields[label].strip() in classes:
+            return (
+                f"row {number}: a quote opens there and takes other rows in; close or double it",
+                0,
+            )
+    return None, 0
+
+
+def _csv_rows(opened, layout, width, shift, unquote):
+    for _, record in islice(opened(**layout), 1, None):
+        record = record[shift : shift + width]
+        if unquote:
+            record = [
+                cell[1:-1].replace('""', '"') if re.fullmatch(r'"(.*)"', cell, re.DOTALL) else cell
+                for cell in record
+            ]
+        yield record
+
+
+def _json(path, columns, encoding):
+    encoding, note = encoding_of(path, encoding)
+    if encoding not in ("utf-8", "utf-8-sig"):
+        line = re.search(r" \(line \d+\)", note)
+        raise SourceError(
+            f"{path.name} is not in UTF-8{line[0] if line else ''}, as JSON has to be; save it as UTF-8"
+        )
+    names = {}
+    for record in _json_records(path, encoding):
+        names |= dict.fromkeys(record)
+    return Table(list(names), partial(_json_rows, path, encoding, list(names)))
+
+
+def _json_records(path, encoding):
+    with _open(path, "rt", encoding=encoding) as file:
+        start = file.read(64).lstrip()
+        file.seek(0)
+        if start.startswith("["):
+            records = enumerate(json.load(file), start=1)
+        else:
+            lines = (line for line in file if line.strip())
+            records = enumerate(map(json.loads, lines), start=1)
+        row = 0
+        try:
+            for row, record in records:
+                if not isinstance(record, dict):
+                    raise SourceError(f"{path.name}, row {row} is no record {{name: value, …}}")
+                yield record
+        except json.JSONDecodeError as error:
+            raise SourceError(f"{path.name} cannot be read: row {row + 1}: {error.msg}") from None
+
+
+def _json_rows(path, encoding, names):
+    for record in _json_records(path, encoding):
+        yield [record.get(name) for name in names]
+
+
+def _parquet(path, columns, encoding):
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetFile
+
+    if kind_of(path) == "parquet":
+        schema = ParquetFile(path).schema_arrow
+    else:
+        schema = pa.ipc.open_stream(pa.memory_map(str(path))).schema
+    about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = about.get("info", {}).get("features", {})
+    classes = {
+        name: kind["names"]
+        for name, kind in features.items()
+        if isinstance(kind, dict) and kind.get("_type") == "ClassLabel"
+    }
+    wanted = [name for name in schema.names if name in columns] or schema.names
+    rows = partial(_arrow_rows, path, wanted)
+    names = wanted if set(columns) <= set(wanted) else schema.names
+    return Table(names, rows, classes)
+
+
+def _arrow_rows(path, names):
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetFile
+
+    if kind_of(path) == "parquet":
+        batches = ParquetFile(path).iter_batches(10_000, columns=names)
+    else:
+        batches = (batch.select(names) for batch in pa.ipc.open_stream(pa.memory_map(str(path))))
+    for batch in batches:
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)

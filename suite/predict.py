@@ -9,18 +9,17 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-import pandas as pd
 import torch
-from datasets import Features, List, Value, exceptions, load_dataset
+from datasets import Dataset, Features, List, Value, exceptions, load_dataset
 from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from tqdm.auto import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.activations import GELUActivation
 
 from suite.errors import SourceError, UserError
-from suite.files import path_of
+from suite.files import check_kind, kind_of, path_of, read_table
 from suite.model_folder import check_model_folder
-from suite.resolve import find_dataset, longest_input
+from suite.resolve import longest_input
 
 ROWS_A_WINDOW = 8192  # are in memory at the same time, and sorted by their lengths
 TOKENS_A_BATCH = 2048
@@ -245,19 +244,28 @@ def _load(file, text_column, cache):
         if file == "-":
             lines = Path(cache, "lines.txt")
             lines.write_bytes(sys.stdin.buffer.read())
-            path, options = "text", {"data_files": str(lines)}
+            kind, source = "text", lines
         elif path_of(file).is_file():
-            source = find_dataset(file)
-            path, options = source.path, dict(source.options)
+            source, kind = path_of(file), kind_of(path_of(file))
+            check_kind(source)
         else:
             raise SourceError(f"there is no file {file!r}")
-        if path == "csv":  # what stands in the other columns is written as it is
-            first = {name: options[name] for name in ("sep", "encoding") if name in options}
-            header = pd.read_csv(path_of(file), nrows=0, index_col=False, **first).columns
-            options["features"] = Features(dict.fromkeys(header, Value("string")))
-            options["keep_default_na"] = False
         with _no_bars():
-            rows = load_dataset(path, split="train", cache_dir=cache, **options)
+            if kind == "csv":  # what stands in the other columns is written as it is
+                table = read_table(source, [text_column])
+                names = table.columns
+                rows = Dataset.from_generator(
+                    lambda: (dict(zip(names, row, strict=True)) for row in table.rows()),
+                    features=Features(dict.fromkeys(names, Value("string"))),
+                    cache_dir=cache,
+                    fingerprint="rows",
+                )
+            else:  # a path of its own, since `load_dataset` takes brackets and stars for a pattern
+                link = Path(
+                    cache, f"rows{''.join(source.suffixes[-2:])}".replace(".ndjson", ".jsonl")
+                )
+                link.symlink_to(source.resolve())
+                rows = load_dataset(kind, split="train", cache_dir=cache, data_files=str(link))
     except SourceError as error:
         raise SourceError(str(error).removeprefix("dataset_name: ")) from None
     except (exceptions.DatasetsError, ValueError, OSError) as error:

@@ -40,6 +40,9 @@ class Settings:
     )
     text_column: str = _parameter("rows", "text", "column that holds the text")
     label_column: str = _parameter("rows", "label", "column that holds the class")
+    encoding: str = _parameter(
+        "rows", "auto", "encoding of a text file, such as 'gb18030'; 'auto' tells UTF-8 and others"
+    )
     num_train: int = _parameter("rows", 1000, "rows to train on", 2, 1_000_000)
     num_validation: int = _parameter("rows", 500, "rows that choose the best epoch", 2, 1_000_000)
     num_eval: int = _parameter(

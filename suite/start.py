@@ -8,7 +8,8 @@ from pathlib import Path
 from suite.hub import fetch_dataset
 from suite.model_folder import check_model_folder
 from suite.names import PACKAGED_MODELS, split_hub_name
-from suite.resolve import find_dataset, find_model, local_model, longest_input
+from suite.resolve import find_model, local_model, longest_input
+from suite.rows import check_source, find_rows
 from suite.runs import check_run_folder
 from suite.settings import (
     OF_EVERY_RUN,
@@ -63,8 +64,8 @@ def read_parameters(namespace):
     settings = check_values({name: namespace[name] for name in names})
     check_run_folder(settings)
     _fetch_from_hub(settings)
-    if not split_hub_name(settings.dataset_name) and find_dataset(settings.dataset_name).note:
-        print(find_dataset(settings.dataset_name).note)
+    for note in find_rows(settings).notes:
+        print(note)
     return settings
 
 
@@ -98,7 +99,14 @@ def _check_together(settings):
             raise ParameterError(f"{name} must be {wanted}, but it is {value!r}")
     if os.path.isfile(os.path.expanduser(settings.run_dir)):
         raise ParameterError(f"run_dir must be a folder, but {settings.run_dir!r} is a file")
-    find_dataset(settings.dataset_name)
+    check_source(settings.dataset_name)
+    if settings.encoding != "auto":
+        try:
+            "".encode(settings.encoding)
+        except LookupError:
+            raise ParameterError(
+                f"encoding is {settings.encoding!r}, which Python does not know; give 'auto' or one such as 'gb18030'"
+            ) from None
     folder = local_model(settings.model_name)
     if folder and settings.model_name not in PACKAGED_MODELS:
         check_model_folder(Path(folder), settings.model_name)

@@ -17,7 +17,7 @@ from suite.start import check_values
 
 def test_clean_drops_blank_repeated_and_unlabelled_rows():
     columns = {
-        "review": ["a", "b", " a ", "", None, "c", "d"],
+        "review": ["a", "b", " a ", "", " ", "c", "d"],
         "stars": [1, 2, 1, 1, 1, None, 3],
         "id": range(7),
     }

@@ -42,9 +42,9 @@ def read(changes):
     settings = read_parameters({**namespace, **changes})
     from datasets import load_dataset
     from suite.runs import made_by
-    from suite.resolve import find_dataset, find_model
-    source = find_dataset(settings.dataset_name)
-    dataset = load_dataset(source.path, **source.options)
+    from suite.resolve import find_model
+    from suite.rows import find_rows
+    dataset = load_dataset("parquet", data_files=find_rows(settings).files)
     return {
         "model": find_model(settings.model_name),
         "rows": dataset.num_rows,

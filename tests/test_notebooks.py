@@ -23,8 +23,8 @@ CHAPTERS = all_chapters()
 SANITIZE = ROOT / "tests" / "nbval_sanitize.cfg"
 NOT_COMPARED = {"nbval-ignore-output", "nbval-skip", "raises-exception"}
 OF_THE_MACHINE = re.compile(r"/(home|root|tmp|Users)/|site-packages|[A-Z]:\\\\|widget")
-# Read by what gets the whole settings: `Checkpoints`, `check_dataset`, `find_dataset`.
-IN_THE_SUITE = {"save_steps", "text_column", "label_column"}
+# Read by what gets the whole settings: `Checkpoints`, `check_dataset`, `find_rows`.
+IN_THE_SUITE = {"dataset_name", "save_steps", "text_column", "label_column"}
 DEFINITIONS = {ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef}
 each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 

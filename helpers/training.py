@@ -18,6 +18,7 @@ def make_config(model_name, class_label, attention_dropout):
         find_model(model_name),
         num_labels=class_label.num_classes,
         id2label=dict(enumerate(class_label.names)),
+        problem_type="single_label_classification",
         label2id={name: number for number, name in enumerate(class_label.names)},
     )
     for name in ("attention_probs_dropout_prob", "attention_dropout"):

@@ -147,6 +147,19 @@ def usable_rows(splits):
     return {name: kept[name] for name in splits}
 
 
+def check_subset(rows):
+    """Say which classes have no row among the training rows; DatasetError if only one has."""
+    names, there = rows.features["label"].names, set(rows["label"][:])
+    missing = [name for number, name in enumerate(names) if number not in there]
+    if len(there) < 2:
+        raise DatasetError(
+            f"all {rows.num_rows} training rows are of the class {names[min(there)]!r}, none of {_some(missing)};"
+            " give more rows in num_train, or another seed"
+        )
+    if missing:
+        print(f"no training row of the classes {_some(missing)}: raise num_train for them")
+
+
 def _digest(split, file, settings, look_closer):
     from pyarrow.parquet import read_table
 

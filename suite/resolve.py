@@ -16,6 +16,18 @@ from suite.names import (
     refuse_unless_hub_id,
 )
 
+# Kinds that count positions from pad_token_id + 1, in the code of transformers 5.23.
+POSITIONS_AFTER_PAD = {
+    *("camembert", "data2vec-text", "ibert", "lilt", "longformer", "luke", "markuplm", "mpnet"),
+    *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
+}
+NAMED_N_POSITIONS = {"codegen", "gpt2", "gptj", "openai-gpt"}
+# Kinds whose configuration has no pad_token_id by default.
+WITHOUT_PAD = {
+    *("falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "llama", "mistral"),
+    *("mixtral", "phi", "qwen2", "qwen3", "stablelm", "starcoder2"),
+}
+
 
 def find_model(model_name):
     """Return the folder of a model, downloaded from the Hub first if it has to be.
@@ -52,11 +64,25 @@ def longest_input(model_name):
     if folder is None or not Path(folder, "config.json").is_file():
         return None
     config = _config(folder)
-    positions = config.get("max_position_embeddings")
-    # RoBERTa and its kin count positions from pad_token_id + 1.
-    if positions and "roberta" in config.get("model_type", ""):
+    positions, model_type = config.get("max_position_embeddings"), config.get("model_type")
+    if model_type in NAMED_N_POSITIONS:
+        positions = config.get("n_positions", 1024)
+    if positions and model_type in POSITIONS_AFTER_PAD:
         positions -= config.get("pad_token_id", 1) + 1
     return positions
+
+
+def check_pads(model_name):
+    """Raise SourceError if a model cannot tell padding from words; asks no network."""
+    folder = local_model(model_name) or cached_model(model_name)
+    if folder is None or not Path(folder, "config.json").is_file():
+        return
+    config = _config(folder)
+    if config.get("model_type") in WITHOUT_PAD and config.get("pad_token_id") is None:
+        raise SourceError(
+            f"model_name: {model_name!r} is of type {config['model_type']!r} and knows no padding: set pad_token"
+            " in its tokenizer and pad_token_id in its config.json, or take another model"
+        )
 
 
 def _config(folder):

@@ -227,7 +227,8 @@ def _read_parameters(arguments):
 def _choose(names):
     chapters = []
     for name in names:
-        found = [chapter for chapter in all_chapters() if chapter.stem.startswith(Path(name).stem)]
+        start = f"{int(name):02}_" if name.isdecimal() else Path(name).stem
+        found = [chapter for chapter in all_chapters() if chapter.stem.startswith(start)]
         if not found:
             raise ChapterError(
                 f"no chapter {name!r}; there are {', '.join(c.stem for c in all_chapters())}"

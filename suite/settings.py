@@ -121,7 +121,7 @@ def check_names(names):
     for name in names:
         if name in PARAMETERS:
             continue
-        near = difflib.get_close_matches(name.lower(), PARAMETERS, n=1)
+        near = difflib.get_close_matches(str(name).lower(), PARAMETERS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(PARAMETERS)}"
         raise ParameterError(f"unknown parameter {name!r}; {hint}")
 

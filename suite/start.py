@@ -8,7 +8,7 @@ from pathlib import Path
 from suite.hub import fetch_dataset
 from suite.model_folder import check_model_folder
 from suite.names import PACKAGED_MODELS, split_hub_name
-from suite.resolve import find_model, local_model, longest_input
+from suite.resolve import check_pads, find_model, local_model, longest_input
 from suite.rows import check_source, find_rows
 from suite.runs import check_run_folder
 from suite.settings import (
@@ -110,6 +110,7 @@ def _check_together(settings):
     folder = local_model(settings.model_name)
     if folder and settings.model_name not in PACKAGED_MODELS:
         check_model_folder(Path(folder), settings.model_name)
+    check_pads(settings.model_name)
     _check_max_length(settings)
 
 
@@ -138,6 +139,7 @@ def _fetch_from_hub(settings):
     """Download what lies on the Hub, the smaller part first, and check it against the settings."""
     if split_hub_name(settings.model_name):
         find_model(settings.model_name)
+        check_pads(settings.model_name)
         _check_max_length(settings)
     if split_hub_name(settings.dataset_name):
         fetch_dataset(settings.dataset_name)

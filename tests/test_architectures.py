@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from accelerate.state import AcceleratorState
 from datasets import ClassLabel
 from lessons import make_here, run_here
@@ -11,6 +12,7 @@ from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     DistilBertTokenizerFast,
     RobertaTokenizerFast,
@@ -18,6 +20,7 @@ from transformers import (
 
 from helpers.training import load_model
 from suite.errors import SourceError
+from suite.resolve import POSITIONS_AFTER_PAD, check_pads, longest_input
 from suite.runner import class_report
 from suite.start import check_values
 
@@ -102,3 +105,46 @@ def test_attention_dropout_reaches_all_and_a_head_of_other_classes_is_replaced(
     model = load_model(str(tmp_path), ClassLabel(names=[str(n) for n in range(20)]), 0.0, 0)
     assert list(model.parameters())[-2].shape[0] == 20
     assert model.config.id2label[19] == "19"
+
+
+@pytest.mark.parametrize("problem", ["regression", "multi_label_classification"])
+def test_one_class_a_text_is_trained_whatever_the_checkpoint_was_trained_for(
+    problem, tiny_model, tmp_path
+):
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=1)
+    model.config.problem_type = problem
+    model.save_pretrained(tmp_path)
+    model = load_model(str(tmp_path), ClassLabel(names=["a", "b", "c"]), 0.0, 0).eval()
+    inputs = {"input_ids": torch.tensor([[5, 6, 7]] * 2), "labels": torch.tensor([2, 0])}
+    outputs = model(**inputs)
+    expected = torch.nn.functional.cross_entropy(outputs.logits, inputs["labels"])
+    assert outputs.loss.item() == pytest.approx(expected.item())
+
+
+COUNTED = {"max_position_embeddings": 20, "n_positions": 20, "vocab_size": 50}
+COUNTED |= {"n_embd": 32, "n_layer": 1, "n_head": 2, "attention_window": 4, "entity_vocab_size": 5}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["bert", "camembert", "data2vec-text", "distilbert", "electra", "gpt2", "longformer"]
+    + ["markuplm", "mpnet", "roberta", "xlm-roberta", "xmod"],
+)
+def test_the_longest_input_is_the_longest_that_a_model_takes(kind, tmp_path):
+    pad = 1 if kind in POSITIONS_AFTER_PAD else 0
+    more = {"languages": ["en_XX"], "default_language": "en_XX"} if kind == "xmod" else {}
+    config = AutoConfig.for_model(kind, pad_token_id=pad, **{**SIZES, **COUNTED, **more})
+    model = AutoModel.from_config(config).eval()
+    model.save_pretrained(tmp_path)
+    longest = longest_input(str(tmp_path))
+    assert longest == (18 if kind in POSITIONS_AFTER_PAD else 20)
+    model(input_ids=torch.full((1, longest), 7), attention_mask=torch.ones(1, longest).long())
+
+
+def test_a_model_that_knows_no_padding_is_refused_before_anything_slow(tmp_path):
+    config = AutoConfig.for_model("gpt2", **COUNTED)
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(SourceError, match="of type 'gpt2' and knows no padding: set pad_token"):
+        check_pads(str(tmp_path))
+    AutoConfig.for_model("gpt2", pad_token_id=0, **COUNTED).save_pretrained(tmp_path)
+    check_pads(str(tmp_path))

@@ -6,11 +6,11 @@ from time import process_time
 
 import pandas as pd
 import pytest
-from datasets import Dataset, DatasetDict, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Features, load_dataset
 
 from conftest import SMOKE, write_rows
 from helpers.data import clean, encode_labels
-from suite.check import check_dataset, read_rows
+from suite.check import DatasetError, check_dataset, check_subset, read_rows
 from suite.rows import find_rows
 from suite.runner import main
 from suite.settings import Settings, parameters_cell
@@ -217,3 +217,16 @@ def test_the_runner_checks_and_runs_nothing(tmp_path, capsys):
     assert "always answering 'bad'" in said
     assert "num_train is 99, but" in complaint and "set num_train to 43 or less" in complaint
     assert not Path(tmp_path, "run").exists()
+
+
+def test_a_subset_says_which_classes_it_lacks(capsys):
+    names = ["ham", "spam", "odd"]
+    features = Features({"label": ClassLabel(names=names)})
+    check_subset(Dataset.from_dict({"label": [0, 1, 2]}, features=features))
+    assert capsys.readouterr().out == ""
+    check_subset(Dataset.from_dict({"label": [0, 1, 1]}, features=features))
+    assert "no training row of the classes odd" in capsys.readouterr().out
+    with pytest.raises(
+        DatasetError, match="all 3 training rows are of the class 'spam', none of ham, odd"
+    ):
+        check_subset(Dataset.from_dict({"label": [1, 1, 1]}, features=features))

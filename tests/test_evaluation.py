@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from transformers import AutoModelForSequenceClassification
 
 from helpers.batches import make_dataloader, to_model_inputs
-from helpers.evaluation import expected_calibration_error, predict, predict_texts
+from helpers.evaluation import expected_calibration_error, predict, predict_texts, tfidf_baseline
 from suite.metrics import metric_folder
 from suite.resolve import find_model
 from suite.runs import EXPECTED
@@ -67,3 +67,13 @@ def test_the_margin_over_the_word_baseline_was_measured_over_at_least_five_seeds
     gain = measured["figures"]["gain_over_tfidf"]
     assert 5 <= len(set(measured["seeds"])) == len(gain["values"])
     assert min(gain["values"]) > 0 and gain["low"] > 0
+
+
+@pytest.mark.parametrize(
+    "texts", [("这家餐厅值得再来", "朋友推荐的店服务冷淡很难吃啊"), ("🙂🙂", "😡")]
+)
+def test_the_word_baseline_counts_characters_where_there_are_no_words(texts):
+    baseline = tfidf_baseline(list(texts) * 3, [1, 0] * 3)
+    assert list(baseline.predict(texts)) == [1, 0]
+    assert baseline[0].analyzer == "char"
+    assert tfidf_baseline(["a good long film", "a bad long film"], [1, 0])[0].analyzer == "word"

@@ -212,6 +212,8 @@ def test_a_run_that_breaks_off_leaves_no_kernel(chapters, tmp_path, names, optio
         ("- num_epochs", "", ".*my.yaml must hold lines of the form 'name: value'"),
         ("num_epochs: [", "", ".*my.yaml cannot be read: .*"),
         (None, "", ".*my.yaml cannot be read: .*"),
+        ("on: true", "", "unknown parameter True; known are .*"),
+        ("", "0", "no chapter '0'; there are 01_good"),
         ("", "06_missing", "no chapter '06_missing'; there are 01_good"),
     ],
 )
@@ -224,6 +226,14 @@ def test_what_cannot_run_is_refused(chapters, tmp_path, capsys, content, argumen
     assert main(["run", *arguments.split(), "-f", str(path), "-p", "run_dir", str(run)]) == 1
     assert re.fullmatch(f"(Parameter|Chapter)Error: {said}\n", capsys.readouterr().err)
     assert not run.exists()
+
+
+def test_a_number_is_that_of_its_chapter():
+    stems = {
+        name: [path.stem for path in runner._choose([name])] for name in ("1", "01", "10", "5")
+    }
+    assert stems["1"] == stems["01"] == ["01_prepare_data"]
+    assert stems["10"] == ["10_make_it_fast"] and stems["5"] == ["05_evaluation"]
 
 
 def test_values_on_the_command_line_win_over_the_file(chapters, tmp_path):

@@ -83,7 +83,9 @@ def test_other_architectures_run_on_the_pytorch_roads_and_keras_refuses_them(
         assert config["label2id"] == {name: int(n) for n, name in config["id2label"].items()}
         with safe_open(folder / "model.safetensors", "pt") as weights:
             assert any(name.startswith("classifier.") for name in weights.keys())  # noqa: SIM118
-        assert AutoTokenizer.from_pretrained(folder)("a film")["input_ids"]
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        assert tokenizer("a film")["input_ids"]
+        assert tokenizer.model_max_length == parameters["max_length"]
     if "05_evaluation" in metrics:
         assert all(f"\n{name}" in class_report(metrics) for name in names)
     keras = (

@@ -97,10 +97,11 @@ print(rows[0]["input_ids"], rows[24_999]["input_ids"], rows.num_rows)
 
 
 def tokenize_apart(cache, hash_seed, max_length=512):
-    """Tokenize 25,000 rows in a process of its own."""
+    """Tokenize 25,000 rows in a process of its own, quiet as `read_parameters` makes a chapter's."""
+    quiet = {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
     return subprocess.Popen(
         [sys.executable, "-c", TOKENIZE, str(max_length)],
-        env={**os.environ, "HF_HOME": str(cache), "PYTHONHASHSEED": str(hash_seed)},
+        env={**os.environ, **quiet, "HF_HOME": str(cache), "PYTHONHASHSEED": str(hash_seed)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -36,7 +36,7 @@ CONVERT = {
     ".xls": "convert it: pandas.read_excel({name!r}).to_csv({stem!r} + '.csv', index=False)",
     ".zip": "unpack it: python -m zipfile -e {name} {stem}",
 }
-# Bytes that are letters of their own only in Western European; elsewhere they come in rows.
+# In Western European texts letters beyond ASCII stand alone or in pairs; in other scripts words are full of them.
 FOREIGN = re.compile(rb"[\x80-\xff]{3,}")
 
 

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from suite.errors import SourceError, UserError
-from suite.files import ENDINGS, check_kind, kind_of, path_of, read_table
+from suite.files import ENDINGS, Table, check_kind, kind_of, path_of, read_table
 from suite.hub import fetch_dataset
 from suite.names import (
     PACKAGED_DATASETS,
@@ -41,7 +41,7 @@ class Rows:
     """A data set that was read.
 
     files: {split: Parquet file}, with the two columns of the settings: text, and the class as text or
-        as a ClassLabel; no row is left out, and what is missing is null
+        as a ClassLabel; no row is left out; a missing text is "", a missing class null
     parts: {split: [(name of a file, rows in it), ...]}
     notes: what a reader should know of how it was read, a sentence each
     """
@@ -155,8 +155,6 @@ def _tables(settings, notes):
 
 
 def _hub_tables(settings):
-    from suite.files import Table
-
     for split, rows in fetch_dataset(settings.dataset_name).items():
         if split in SPLITS:
             kinds = {name: getattr(kind, "names", None) for name, kind in rows.features.items()}

@@ -1,6 +1,7 @@
 """Start several processes: from a shell through `accelerate launch`, or from a notebook."""
 
 import json
+import multiprocessing
 import os
 import socket
 import sys
@@ -14,6 +15,7 @@ from suite.errors import UserError
 from suite.runs import write_json
 from suite.settings import Settings
 
+PATIENCE = 10  # seconds; a child that can compute takes a fiftieth of one
 CONFIGS = Path(__file__).with_name("accelerate")
 
 
@@ -46,12 +48,33 @@ def check_before_launch(num_processes, device):
     """Raise LaunchError unless `notebook_launcher` can start `num_processes` from this kernel.
 
     It makes copies of this process. A copy cannot use a GPU that the process has touched, nor an
-    Accelerator that it has made. device: "cpu" if no GPU is to be used. Touches no GPU itself.
+    Accelerator that it has made, nor threads that have computed, so one is tried. device: "cpu" if no
+    GPU is to be used. Touches no GPU itself.
     """
     if AcceleratorState._shared_state:
         raise LaunchError("a cell has made an Accelerator: restart the kernel, launch first")
-    if device == "cpu":
-        return
+    if device != "cpu":
+        _check_devices(num_processes)
+    child = multiprocessing.get_context("fork").Process(target=_compute, args=(num_processes,))
+    child.start()
+    child.join(PATIENCE)
+    if child.is_alive():
+        child.kill()
+        child.join()
+        raise LaunchError(
+            "a cell has computed with threads, and a copy of the kernel would wait for them for ever:"
+            " restart the kernel, launch first"
+        )
+
+
+def _compute(num_processes):
+    """Compute with as many threads as a process of the job does."""
+    os.environ["LOCAL_WORLD_SIZE"] = os.environ["WORLD_SIZE"] = str(num_processes)
+    prepare_process()
+    torch.ones(1_000_000).add_(1)
+
+
+def _check_devices(num_processes):
     devices = torch.cuda.device_count()
     if torch.cuda.is_initialized():
         raise LaunchError("a cell has used the GPU already: restart the kernel, launch first")

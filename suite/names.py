@@ -1,5 +1,6 @@
 """The grammar of names: a packaged id, a path, or an id of the Hub."""
 
+import errno
 import json
 import os
 import re
@@ -85,6 +86,8 @@ def cache_folder():
     folder = Path(HF_HOME, "finetuning-notebooks")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise SourceError(
             f"the cache {HF_HOME} cannot be written to: {error.strerror}; set HF_HOME to a folder of yours"

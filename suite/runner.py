@@ -1,13 +1,12 @@
 """Run chapters headless through papermill, check a data set, or label a file: the command `finetuning`."""
 
 import argparse
-import ast
 import logging
 import os
 import re
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from time import perf_counter
@@ -25,7 +24,7 @@ from suite.chapters import all_chapters, plan
 from suite.check import check_dataset
 from suite.errors import ChapterError, UserError
 from suite.runs import locked, read_metrics, run_folder, write_json
-from suite.settings import ParameterError, all_sizes, check_enough_rows
+from suite.settings import PARAMETERS, ParameterError, all_sizes, check_enough_rows
 from suite.start import check_values
 
 # What torch and NumPy read, and the two that TensorFlow reads.
@@ -181,8 +180,8 @@ def _read_arguments(arguments):
     run = commands.add_parser("run", help="run chapters and print a table of results")
     check = commands.add_parser("check", help="look through the data set, and run no chapter")
     for command in (run, check):
-        pair = {"nargs": 2, "metavar": ("NAME", "VALUE"), "action": "append", "default": []}
-        command.add_argument("-p", **pair, help="set one parameter")
+        pair = {"metavar": "NAME=VALUE", "action": "append", "default": []}
+        command.add_argument("-p", **pair, help="set one parameter; NAME VALUE is taken too")
         command.add_argument("-f", metavar="FILE", help="YAML file with parameters")
     run.add_argument("chapters", nargs="*", help="such as 04 or 04_training_loop; none means all")
     run.add_argument(
@@ -198,29 +197,70 @@ def _read_arguments(arguments):
     )
     predict.add_argument("--all", dest="every", action="store_true", help="all probabilities too")
     predict.add_argument("--overwrite", action="store_true", help="replace an output that is there")
-    return parser.parse_args(arguments)
+    return parser.parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
+
+
+def _joined(arguments):
+    """Write `-p NAME VALUE` as `-p NAME=VALUE`, so that a value may begin with a minus."""
+    joined, rest = [], iter(map(str, arguments))
+    for word in rest:
+        joined.append(word)
+        if word == "-p" and (pair := next(rest, None)) is not None:
+            value = None if "=" in pair else next(rest, None)
+            joined.append(pair if value is None else f"{pair}={value}")
+    return joined
 
 
 def _read_parameters(arguments):
-    values = {}
-    if arguments.f:
-        try:
-            values = yaml.safe_load(Path(arguments.f).read_text(encoding="utf-8")) or {}
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise ParameterError(
-                f"{arguments.f} cannot be read: {' '.join(str(error).split())}"
-            ) from None
-        if not isinstance(values, dict):
-            raise ParameterError(f"{arguments.f} must hold lines of the form 'name: value'")
-    if getattr(arguments, "name", None):
-        values["run_dir"] = f"runs/{arguments.name}"
+    values = _read_yaml(Path(arguments.f)) if arguments.f else {}
+    name = getattr(arguments, "name", None)
+    if name and (Path(name).is_absolute() or ".." in Path(name).parts or not Path(name).parts):
+        raise ParameterError(
+            f"--name is {name!r}, which leaves runs/; for another place give run_dir"
+        )
+    if name:
+        values["run_dir"] = f"runs/{name}"
     else:
         values.setdefault("run_dir", f"runs/{Path(arguments.f).stem if arguments.f else 'default'}")
-    for name, text in arguments.p:
-        try:
-            values[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            values[name] = text
+    for pair in arguments.p:
+        name, sign, text = pair.partition("=")
+        if not sign:
+            raise ParameterError(f"-p {pair} gives no value; write -p {pair}=VALUE")
+        values[name] = _value(name, text)
+    return values
+
+
+def _value(name, text):
+    """Return what a word stands for: the word itself for a parameter that is text."""
+    wanted = getattr(PARAMETERS.get(name), "type", str)
+    if wanted is bool:
+        return {"true": True, "yes": True, "false": False, "no": False}.get(text.lower(), text)
+    for kind in (int, float) if wanted is not str else ():
+        with suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def _read_yaml(file):
+    """Return {name: value} of a YAML file, each word as it is spelled.
+
+    YAML itself reads `no` as False, `0101` as 65, `1:30` as 90 and `1e-4` as text.
+    """
+    try:
+        tree = yaml.compose(file.read_text(encoding="utf-8"), yaml.SafeLoader)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ParameterError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, yaml.MappingNode):
+        raise ParameterError(f"{file} must hold lines of the form 'name: value'")
+    values = {}
+    for key, word in tree.value:
+        name = str(key.value)
+        if name in values or not isinstance(word, yaml.ScalarNode):
+            fault = "stands there twice" if name in values else "holds more than one value"
+            raise ParameterError(f"{file}, line {key.start_mark.line + 1}: {name!r} {fault}")
+        values[name] = _value(name, word.value)
     return values
 
 
@@ -240,6 +280,8 @@ def _choose(names):
 def main(arguments=None):
     """Command line. Returns the exit status: 0, or 1 or 130 (Ctrl-C) after one message on stderr."""
     arguments = _read_arguments(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a terminal may lack letters of a class name
     stopped = "Stopped. The same command goes on from the last checkpoint."
     try:
         if arguments.command == "predict":

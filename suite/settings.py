@@ -127,6 +127,7 @@ def check_names(names):
 
 
 KINDS = {str: "text", int: "a whole number", float: "a number", bool: "True or False"}
+KINDS |= {type(None): "nothing"}
 
 
 def check_type_and_range(parameter, value):
@@ -135,8 +136,8 @@ def check_type_and_range(parameter, value):
     if given is not wanted and not (wanted is float and given is int):
         hint = ""
         if wanted is str and given in (int, float, bool):
-            hint = f"; with papermill write -r {name} {value}"
-        elif wanted is float and given is str:
+            hint = "; with papermill give it by -r instead of -p, in YAML put it in quotes"
+        elif wanted is float and given is str and "e" in value:
             hint = "; in YAML write 1.0e-4, not 1e-4"
         raise ParameterError(
             f"{name} must be {KINDS[wanted]}, but {value!r} is {KINDS.get(given, given.__name__)}{hint}"

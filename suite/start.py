@@ -37,6 +37,7 @@ def check_values(values, with_rows=True):
     Reads a packaged or local data file to count its rows; imports nothing heavier than pandas,
     and asks no network: what lies on the Hub is checked by `read_parameters`.
     """
+    _quiet_libraries()  # before one of them is imported
     check_names(values)
     for name, value in values.items():
         check_type_and_range(PARAMETERS[name], value)
@@ -58,10 +59,13 @@ def read_parameters(namespace):
     is unknown, mistyped, out of range or contradictory; see `check_values`. Quiets the libraries' own
     progress bars. A model or data set of the Hub is fetched here, so nothing after it needs the network.
     """
+    import tqdm.notebook  # loads ipywidgets where they are
+
     names = _assigned_names(namespace)
     check_names(names)
-    _quiet_libraries()  # before the check imports one of them
     settings = check_values({name: namespace[name] for name in names})
+    # A saved notebook keeps the first state of a widget, a bar at 0 %, and the last one of a text.
+    tqdm.notebook.IProgress = None
     check_run_folder(settings)
     _fetch_from_hub(settings)
     for note in find_rows(settings).notes:
@@ -75,12 +79,21 @@ def _assigned_names(namespace):
     IPython keeps the sources of the cells that ran in `In`, the one that runs now as the last. Unlike
     `globals()` they tell names of the lesson apart when a reader runs the cell again.
     """
-    names = []
-    for source in reversed(namespace.get("In", [])[:-1]):
+    names, injected = [], False
+    for source in namespace.get("In", [])[:-1]:
         assigned = re.findall(r"^(\w+)(: *\w+)? *=", source, re.MULTILINE)
         if set(OF_EVERY_RUN) <= {name for name, annotation in assigned if annotation}:
-            return [name for name, _ in assigned] + names
-        names = [name for name, _ in assigned] if source.startswith("# Parameters") else []
+            if injected and not names:
+                raise ParameterError(
+                    "the values that papermill puts in come before the cell of parameters, which undoes"
+                    " them: give that cell the tag 'parameters'"
+                )
+            names = [name for name, _ in assigned]
+        elif source.startswith("# Parameters"):
+            injected = True
+            names += [name for name, _ in assigned] if names else []
+    if names:
+        return names
     # A script has no `In`, and a kernel that nbval drives leaves it empty.
     names = [name for name in PARAMETERS if name in namespace]
     if not set(OF_EVERY_RUN) <= set(names):
@@ -112,6 +125,17 @@ def _check_together(settings):
         check_model_folder(Path(folder), settings.model_name)
     check_pads(settings.model_name)
     _check_max_length(settings)
+    if settings.device not in ("auto", "cpu"):
+        _check_device(settings.device)
+
+
+def _check_device(device):
+    import torch  # heavy, and not needed to tell that a processor is there
+
+    kind, _, number = device.partition(":")
+    there = torch.cuda.device_count() if kind == "cuda" else torch.backends.mps.is_available()
+    if int(number or 0) >= there:
+        raise ParameterError(f"device {device!r} is not there; set device to 'auto'")
 
 
 def _check_rows(settings):
@@ -120,7 +144,6 @@ def _check_rows(settings):
 
     from suite.check import read_rows, usable_rows
 
-    _quiet_libraries()
     pd.set_option("display.html.use_mathjax", False)  # dollar signs in a table are text
     sizes = {name: len(rows) for name, rows in usable_rows(read_rows(settings)).items()}
     check_enough_rows(settings, *all_sizes(sizes))

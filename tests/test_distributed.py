@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from conftest import SMOKE, where_all_stand
 from helpers.distributed import all_reduce_seconds
+from suite import launch
 from suite.chapters import ROOT
 from suite.launch import CONFIGS, LaunchError, check_before_launch, launch_command, write_settings
 from suite.start import check_values
@@ -160,6 +161,7 @@ def test_accelerate_reads_the_config(path):
 def test_the_launcher_refuses_what_it_cannot_start(monkeypatch):
     """`Trainer` in a test of another file leaves an Accelerator behind in this process."""
     AcceleratorState._reset_state(reset_partial_state=True)
+    monkeypatch.setattr(launch, "_compute", lambda processes: None)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     check_before_launch(2, "auto")
     with pytest.raises(LaunchError, match="3 processes asked for, but there are 2 GPUs"):
@@ -175,6 +177,11 @@ def test_the_launcher_refuses_what_it_cannot_start(monkeypatch):
     with pytest.raises(LaunchError, match="a cell has made an Accelerator"):
         check_before_launch(2, "cpu")
     AcceleratorState._reset_state(reset_partial_state=True)
+    # What would wait for ever where threads have computed is stood in for by a long sleep.
+    monkeypatch.setattr(launch, "PATIENCE", 0.2)
+    monkeypatch.setattr(launch, "_compute", lambda processes: time.sleep(60))
+    with pytest.raises(LaunchError, match="has computed with threads"):
+        check_before_launch(2, "cpu")
 
 
 def test_the_model_of_all_reduce_is_that_of_a_ring():

@@ -208,11 +208,26 @@ def test_a_run_that_breaks_off_leaves_no_kernel(chapters, tmp_path, names, optio
     [
         ("", "-p num_epoch 1", r"unknown parameter 'num_epoch'; did you mean 'num_epochs'\?"),
         ("num_epoch: 1", "", r"unknown parameter 'num_epoch'; did you mean 'num_epochs'\?"),
-        ("learning_rate: 1e-4", "", "learning_rate .* '1e-4' is text; in YAML write 1.0e-4, .*"),
+        ("learning_rate: fast", "", "learning_rate must be a number, but 'fast' is text"),
+        ("num_train: 0100\nseed: 1:30", "", "seed must be a whole number, but '1:30' is text"),
+        ("seed: 1\nseed: 2", "", ".*my.yaml, line 2: 'seed' stands there twice"),
+        ("seed: [1, 2]", "", ".*my.yaml, line 1: 'seed' holds more than one value"),
+        ("? [1, 2]\n: 3", "", "unknown parameter .*"),
+        ("", "-p num_train None", "num_train must be a whole number, but 'None' is text"),
+        ("", "-p num_train 1e2", "num_train must be a whole number, but 100.0 is a number"),
+        ("", "-p learning_rate nan", "learning_rate must be between .*, but it is nan"),
+        ("", "-p learning_rate -1e-4", "learning_rate must be between .*, but it is -0.0001"),
+        ("", "-p seed=-1", "seed must be between 0 and 4294967295, but it is -1"),
+        ("", "-p seed", "-p seed gives no value; write -p seed=VALUE"),
+        (
+            "",
+            "--name ../other",
+            "--name is '../other', which leaves runs/; for another place give .*",
+        ),
         ("- num_epochs", "", ".*my.yaml must hold lines of the form 'name: value'"),
         ("num_epochs: [", "", ".*my.yaml cannot be read: .*"),
         (None, "", ".*my.yaml cannot be read: .*"),
-        ("on: true", "", "unknown parameter True; known are .*"),
+        ("on: true", "", "unknown parameter 'on'; known are .*"),
         ("", "0", "no chapter '0'; there are 01_good"),
         ("", "06_missing", "no chapter '06_missing'; there are 01_good"),
     ],
@@ -223,7 +238,8 @@ def test_what_cannot_run_is_refused(chapters, tmp_path, capsys, content, argumen
     path, run = tmp_path / "my.yaml", tmp_path / "run"
     if content is not None:
         path.write_text(content)
-    assert main(["run", *arguments.split(), "-f", str(path), "-p", "run_dir", str(run)]) == 1
+    command = ["run", "-f", str(path), "-p", "run_dir", str(run), *arguments.split()]
+    assert main(command) == 1
     assert re.fullmatch(f"(Parameter|Chapter)Error: {said}\n", capsys.readouterr().err)
     assert not run.exists()
 
@@ -254,6 +270,51 @@ def test_the_run_has_the_name_of_the_command_line_or_of_its_file(tmp_path):
         path.write_text(content)
         arguments = runner._read_arguments(["run", "-f", str(path), *name])
         assert runner._read_parameters(arguments)["run_dir"] == run_dir
+
+
+def test_a_text_is_what_was_typed(tmp_path):
+    """Whatever YAML or Python would make of it: numbers, dates, nothing, yes and no."""
+    words = ["no", "null", "~", "0101", "1:30", "2024-01-01", "5", "-7", "1e5", "None", "a=b"]
+    path = tmp_path / "my.yaml"
+    for word in words:
+        path.write_text(f"text_column: {word}\nlearning_rate: 1e-5\ngroup_by_length: no\n")
+        command = [
+            "check",
+            "-f",
+            str(path),
+            "-p",
+            "label_column",
+            word,
+            "-p",
+            f"dataset_name={word}",
+        ]
+        values = runner._read_parameters(runner._read_arguments(command))
+        names = ("text_column", "label_column", "dataset_name")
+        assert [values[name] for name in names] == [word] * 3
+        assert values["learning_rate"] == 1e-5 and values["group_by_length"] is False
+
+
+def test_a_terminal_that_lacks_the_letters_shows_their_codes(tmp_path):
+    rows = "".join(f"review {n},{'好坏'[n % 2]}\n" for n in range(90))
+    (tmp_path / "rows.csv").write_text("text,label\n" + rows, encoding="utf-8")
+    command = [sys.executable, "-m", "suite", "check", "-p", "num_train=40", "-p", "num_eval=9"]
+    command += ["-p", "num_validation=9", "-p", f"dataset_name={tmp_path / 'rows.csv'}"]
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert run.returncode == 0 and run.stderr == ""
+    assert "always answering '\\u597d' would be right for 50.0%" in run.stdout
+
+
+def test_bars_stay_text_where_widgets_are_installed(chapters, tmp_path):
+    """A saved notebook would keep the first state of a widget."""
+    installed = "import tqdm.notebook\ntqdm.notebook.IProgress = object"
+    read = "from suite.start import read_parameters\nread_parameters(globals())"
+    kind = "from tqdm.auto import tqdm\nprint('notebook' in str(tqdm.__mro__), end='')"
+    for name, sources in (("01_before", [installed, kind]), ("02_after", [installed, read, kind])):
+        write_chapter(chapters, name, *sources)
+    run_chapters(all_chapters(), {"run_dir": str(tmp_path / "run")}, progress=False)
+    shown = [printed(tmp_path / "run" / f"{name}.ipynb") for name in ("01_before", "02_after")]
+    assert shown == ["True", "False"]
 
 
 def test_all_chapters_run_with_the_smoke_parameters_and_take_what_earlier_ones_made(smoke_run):

@@ -18,10 +18,10 @@ import torch
 from transformers import AutoConfig, AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from benchmarks.child import ROOT, run_child
-from benchmarks.recipes import RECIPES, Task, lengths, seed_recipe_text_by_text
+from benchmarks.recipes import RECIPES, Task, seed_recipe_text_by_text
 from benchmarks.roads import Clock, tokenized_rows
 from helpers.batches import make_dataloader, to_model_inputs
-from helpers.data import longest_first
+from helpers.data import longest_first, token_counts
 from helpers.evaluation import evaluate_model
 from helpers.speed import has_fast_bf16, multiply_rate, training_flops
 from suite.resolve import find_model
@@ -82,7 +82,7 @@ def load_task(data, device, seed=42):
         rows["unused"] = rows["train"].skip(NUM_TRAIN)
         rows["train"] = rows["train"].take(NUM_TRAIN)
     texts = TEXTS_A_STEP[device]
-    mean_length = round(statistics.mean(lengths(rows["train"])))
+    mean_length = round(token_counts(rows["train"]).mean())
     task = Task(
         model_name=settings.model_name,
         tokenizer=AutoTokenizer.from_pretrained(find_model(settings.model_name)),
@@ -109,7 +109,7 @@ def choose_batches(batches, rows, num_rows):
 
     All of them if `num_rows` is None, else as many as have about so many rows together.
     """
-    size = lengths(rows)
+    size = token_counts(rows).tolist()
     batches = sorted(batches, key=lambda batch: len(batch) * max(size[row] for row in batch))
     rows_a_batch = sum(map(len, batches)) / len(batches)
     count = len(batches) if num_rows is None else max(2, round(num_rows / rows_a_batch))
@@ -131,7 +131,7 @@ def measure_speed(name, data, device, num_rows):
     recipe(task, rows, warm_up + chosen, 1, clock)
     seconds = (clock.times[-1] - clock.times[WARM_UP - 1]) / len(chosen) * len(batches)
     config = AutoConfig.from_pretrained(find_model(task.model_name), num_labels=2)
-    size = lengths(rows)
+    size = token_counts(rows).tolist()
     texts = [row for batch in batches for row in batch]
     flops = sum(training_flops(config, size[row]) for row in texts)
     longest = [task.max_length if name == "seed" else max(size[row] for row in b) for b in batches]

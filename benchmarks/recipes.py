@@ -20,6 +20,7 @@ from transformers import (
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from benchmarks.roads import fit_keras, fit_trainer, make_optimizer_and_schedule
+from helpers.data import token_counts
 from helpers.speed import (
     TokenBatchSampler,
     has_fast_bf16,
@@ -243,19 +244,16 @@ def random_batches(rows, task):
 def grouped_batches(rows, task):
     """Return the batches of one epoch as the sampler of `Trainer` groups them by length."""
     generator = torch.Generator().manual_seed(task.seed)
-    order = LengthGroupedSampler(task.batch_size, lengths=lengths(rows), generator=generator)
+    order = LengthGroupedSampler(
+        task.batch_size, lengths=token_counts(rows).tolist(), generator=generator
+    )
     return list(BatchSampler(order, task.batch_size, drop_last=False))
 
 
 def token_batches(rows, task):
     """Return the sampler of our batches: of like length, and of as many tokens each."""
     generator = torch.Generator().manual_seed(task.seed)
-    return TokenBatchSampler(lengths(rows), task.max_tokens, generator)
-
-
-def lengths(rows):
-    """Return the number of tokens of each row."""
-    return [len(input_ids) for input_ids in rows["input_ids"]]
+    return TokenBatchSampler(token_counts(rows).tolist(), task.max_tokens, generator)
 
 
 # name: (recipe, its batches of one epoch)

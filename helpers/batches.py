@@ -8,6 +8,8 @@ from torch.utils.data import DataLoader
 from transformers import DataCollatorWithPadding
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from helpers.data import token_counts
+
 
 def to_model_inputs(dataset):
     """Return the rows as a model takes them: no text, the class named `labels`, PyTorch tensors."""
@@ -29,7 +31,7 @@ def make_dataloader(rows, tokenizer, batch_size, shuffle=False, group_by_length=
     collator = DataCollatorWithPadding(tokenizer)
     generator = torch.Generator().manual_seed(seed)
     if shuffle and group_by_length:
-        lengths = [len(input_ids) for input_ids in rows["input_ids"]]
+        lengths = token_counts(rows).tolist()
         sampler = LengthGroupedSampler(batch_size, lengths=lengths, generator=generator)
         return DataLoader(rows, batch_size, sampler=sampler, collate_fn=collator)
     return DataLoader(rows, batch_size, shuffle=shuffle, generator=generator, collate_fn=collator)

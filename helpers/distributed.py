@@ -19,6 +19,7 @@ from transformers import (
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from helpers.batches import make_dataloader, to_model_inputs
+from helpers.data import token_counts
 from helpers.speed import switch_dropout_off
 from helpers.training import load_model, parameter_groups
 from suite.launch import prepare_process, read_settings
@@ -29,7 +30,7 @@ from suite.runs import write_json
 
 def make_grouped_dataloader(rows, tokenizer, batch_size, num_processes, seed):
     """Return a DataLoader; the batches of a step, one a process, have texts of like length."""
-    lengths = [len(input_ids) for input_ids in rows["input_ids"]]
+    lengths = token_counts(rows).tolist()
     generator = torch.Generator().manual_seed(seed)
     sampler = LengthGroupedSampler(batch_size * num_processes, lengths=lengths, generator=generator)
     collator = DataCollatorWithPadding(tokenizer)

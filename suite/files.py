@@ -214,13 +214,15 @@ def _has_escaped_quote(path, encoding):
 
 
 def _records(path, encoding, skip_first, **layout):
-    """Yield (number of its last line, fields) of each record that is not blank, the header first."""
+    """Yield (number of its last line, fields) of each record that has a separator or a word, the header first."""
+    started = False
     with _open(path, "rt", encoding=encoding, newline="") as file:
         if skip_first:
             next(line for line in file if line.strip())
         reader = csv.reader(file, **layout)
         for record in reader:
-            if len(record) > 1 and any(record) or record and record[0].strip():
+            if any(cell.strip() for cell in record) or started and len(record) > 1:
+                started = True
                 yield reader.line_num + skip_first, record
 
 
@@ -234,7 +236,7 @@ def _fault(records, width, label, layout):
     try:
         for line, record in islice(records, 1, None):
             row += 1
-            size = len(record)
+            size = len(record) if any(record) else width
             while size > width and not record[size - 1].strip():
                 size -= 1
             if size != width:
@@ -242,7 +244,7 @@ def _fault(records, width, label, layout):
                 numbers = numbers and record[0].strip().isdecimal()
                 fault = fault or (row, line, size)
             elif label is not None:
-                classes.add(record[label].strip())
+                classes.add("".join(record[label : label + 1]).strip())
             for cell in record:
                 if cell.count("\n") > 1:
                     inner += [(row, text) for text in re.split(r"\r?\n", cell)[1:-1]]
@@ -277,7 +279,7 @@ def _fault(records, width, label, layout):
 
 def _csv_rows(opened, layout, width, shift, unquote):
     for _, record in islice(opened(**layout), 1, None):
-        record = record[shift : shift + width]
+        record = (record + [""] * width)[shift : shift + width]
         if unquote:
             record = [
                 cell[1:-1].replace('""', '"') if re.fullmatch(r'"(.*)"', cell, re.DOTALL) else cell

@@ -16,9 +16,10 @@ from transformers import (
     AutoTokenizer,
     DistilBertTokenizerFast,
     RobertaTokenizerFast,
+    Trainer,
 )
 
-from helpers.training import load_model
+from helpers.training import load_model, parameter_groups
 from suite.errors import SourceError
 from suite.resolve import POSITIONS_AFTER_PAD, check_pads, longest_input
 from suite.runner import class_report
@@ -141,6 +142,20 @@ def test_the_longest_input_is_the_longest_that_a_model_takes(kind, tmp_path):
     longest = longest_input(str(tmp_path))
     assert longest == (18 if kind in POSITIONS_AFTER_PAD else 20)
     model(input_ids=torch.full((1, longest), 7), attention_mask=torch.ones(1, longest).long())
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["albert", "bert", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet", "roberta"],
+)
+def test_the_loop_and_the_trainer_let_the_same_weights_decay(kind):
+    config = AutoConfig.for_model(kind, relative_attention=True, num_labels=2, **SIZES)
+    model = AutoModelForSequenceClassification.from_config(config)
+    weights = dict(model.named_parameters())
+    decaying, free = (group["params"] for group in parameter_groups(model, 0.1))
+    names = Trainer.get_decay_parameter_names(None, model)
+    assert {id(weights[name]) for name in names} == set(map(id, decaying))
+    assert len(decaying) + len(free) == len(weights) > len(names)
 
 
 def test_a_model_that_knows_no_padding_is_refused_before_anything_slow(tmp_path):

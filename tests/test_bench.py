@@ -68,7 +68,7 @@ def test_without_a_gpu_the_gpu_benchmark_says_so(monkeypatch):
 
 
 def test_batches_are_chosen_from_short_to_long():
-    rows = {"input_ids": [[0] * size for size in range(1, 101)]}
+    rows = Dataset.from_dict({"input_ids": [[0] * size for size in range(1, 101)]})
     batches = [list(range(start, start + 5)) for start in range(0, 100, 5)]
     assert bench.choose_batches(batches, rows, None) == batches
     assert bench.choose_batches(batches[::-1], rows, 20) == [batches[i] for i in (2, 7, 12, 17)]

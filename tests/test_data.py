@@ -6,11 +6,12 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict, load_dataset
 from lessons import rows_of
 
-from helpers.data import clean, longest_first, split, tokenize
+from helpers.data import clean, longest_first, split, stratify, token_counts, tokenize
 from suite.settings import HELD_OUT, all_sizes
 from suite.start import check_values
 
@@ -41,13 +42,42 @@ SPLITS = [*({"train": rows} for rows in (7, 101, 8530)), {"train": 10, "test": 2
 @pytest.mark.parametrize("brought", SPLITS, ids=str)
 def test_split_is_disjoint_complete_and_of_the_announced_sizes(brought):
     texts = {name: [f"{name} {n}" for n in range(size)] for name, size in brought.items()}
-    dataset = {name: Dataset.from_dict({"text": text}) for name, text in texts.items()}
+    dataset = {
+        name: Dataset.from_dict({"text": text, "label": [len(t) % 2 for t in text]})
+        for name, text in texts.items()
+    }
     parts = split(DatasetDict(dataset), HELD_OUT)
     sizes = tuple(parts[name].num_rows for name in ("train", "validation", "test"))
     assert sizes == all_sizes(brought)
     every = sorted(text for rows in parts.values() for text in rows["text"])
     assert every == sorted(sum(texts.values(), []))
     assert "test" not in brought or list(parts["test"]["text"]) == texts["test"]
+
+
+@pytest.mark.parametrize("sizes", [(500, 500), (980, 20), (900, 50, 30, 20), (1,) * 40, (90, 3, 7)])
+def test_any_stretch_holds_the_classes_in_their_shares(sizes):
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    rows = Dataset.from_dict({"label": labels, "row": range(len(labels))})
+    drawn = stratify(rows, 7)
+    assert sorted(drawn["row"]) == sorted(rows["row"]) != list(drawn["row"])
+    assert list(drawn["row"]) == list(stratify(rows, 7)["row"]) != list(stratify(rows, 8)["row"])
+    there = np.array(drawn["label"])
+    for size in range(1, len(labels) + 1, 7):
+        for start in (0, len(labels) - size):
+            counts = np.bincount(there[start : start + size], minlength=len(sizes))
+            assert np.abs(counts - size * np.array(sizes) / len(labels)).max() <= 1
+    parts = split(DatasetDict(train=rows), HELD_OUT)
+    for number, size in enumerate(sizes):
+        held = [list(parts[name]["label"]).count(number) for name in ("test", "validation")]
+        assert abs(held[0] - HELD_OUT * size) < 1 and held[1] <= max(1, 0.2 * size)
+        assert list(parts["train"]["label"]).count(number) >= size // 2
+
+
+def test_tokens_are_counted_in_rows_that_were_chosen_and_in_any_format():
+    rows = Dataset.from_dict({"input_ids": [[0] * n for n in range(5)], "text": list("abcde")})
+    chosen = rows.select([4, 0, 2]).with_format("torch")
+    assert token_counts(rows).tolist() == [0, 1, 2, 3, 4]
+    assert token_counts(chosen).tolist() == [4, 0, 2]
 
 
 def test_tokenize_cuts_at_the_limit_and_does_not_pad(tokenizer):

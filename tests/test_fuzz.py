@@ -1,5 +1,6 @@
 """Whatever stands in a parameter or a table: it is taken, or refused in one line. Found by hypothesis."""
 
+import csv
 import io
 import json
 from time import process_time
@@ -7,13 +8,16 @@ from time import process_time
 import pandas as pd
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from pyarrow.parquet import read_table
 from test_check import labelled_rows
 from transformers import AutoTokenizer
 
 from conftest import SMOKE
 from helpers.data import split, tokenize
+from suite.check import check_dataset
 from suite.errors import UserError
 from suite.resolve import find_model
+from suite.rows import find_rows
 from suite.settings import HELD_OUT, PARAMETERS, Settings
 from suite.start import check_values
 
@@ -98,6 +102,59 @@ def test_any_table(tmp_path, rows, separator, encoding, quoting):
         for row in [["text", "label"], *table.to_numpy().tolist()]:
             content.write(separator.join(row) + "\n")
     take(tmp_path, ".csv", content.getvalue().encode(encoding, errors="replace"))
+
+
+def written(rows, ending, by_pandas, quoting):
+    """The bytes of a file of these rows, as pandas or Python's own writer makes them."""
+    table = pd.DataFrame(rows, columns=["text", "label"])
+    if ending == ".parquet":
+        return table.to_parquet()
+    if ending == ".jsonl":
+        lines = "\n".join(json.dumps(dict(zip(table, row, strict=True))) for row in rows)
+        return (table.to_json(orient="records", lines=True) if by_pandas else lines).encode()
+    file, separator = io.StringIO(), "\t" if ending == ".tsv" else ","
+    if by_pandas:
+        table.to_csv(file, index=False, sep=separator, quoting=quoting)
+    else:
+        writer = csv.writer(file, delimiter=separator, quoting=quoting)
+        writer.writerows([table.columns, *rows])
+    return file.getvalue().encode()
+
+
+letters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+plain = st.text(letters, max_size=12) | st.sampled_from(
+    [*words[:-1], "one\ntwo, three", 'say "yes"', "\r\n", ",", "\t", '""', "None", "0101", "\\"]
+)
+
+
+@EXAMPLES
+@given(
+    rows=st.lists(st.tuples(plain, plain), max_size=30),
+    ending=st.sampled_from([".csv", ".tsv", ".jsonl", ".parquet"]),
+    by_pandas=st.booleans(),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+)
+def test_what_is_written_is_read(tmp_path, rows, ending, by_pandas, quoting):
+    """Row for row, a class without the spaces around it; an empty one is missing."""
+    rows = PADDING + rows
+    file = tmp_path / f"{len(list(tmp_path.iterdir()))}{ending}"
+    file.write_bytes(written(rows, ending, by_pandas, quoting))
+    own = Settings(dataset_name=str(file))
+    read = read_table(find_rows(own).files["train"])
+    assert read["text"].to_pylist() == [text for text, _ in rows]
+    classes = [label.strip() or None for _, label in rows]
+    assert read["label"].to_pylist() == classes
+    try:
+        report = check_dataset(own)
+    except UserError as error:
+        assert "occurs there alone" in str(error)
+        return
+    figures = report.splits.loc["train"]
+    assert figures["rows"] == len(rows)
+    assert figures["no label"] == classes.count(None)
+    assert figures["no text"] == sum(not text.strip() for text, _ in rows)
+    kept = [row for rows in labelled_rows(own).values() for row in rows["text"]]
+    assert len(kept) == figures["usable"] and set(kept) <= {text for text, _ in rows}
 
 
 @EXAMPLES

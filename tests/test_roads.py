@@ -104,6 +104,7 @@ def test_what_was_measured_is_taken_from_the_run_folder_if_the_settings_are_the_
 
 
 def test_a_road_that_fails_says_why(settings):
+    rows_of(settings)
     said = "measure_road .*PyTorch.* ended with 1:(?s:.*)device 'cuda:7'"
     with pytest.raises(RuntimeError, match=said):
         roads.measure_roads(replace(settings, device="cuda:7"), ["PyTorch"], 1)

@@ -92,7 +92,7 @@ def class_report(metrics):
         return ""
     columns = ["class", "precision", "recall", "F1", "rows"]
     scores = pd.DataFrame(classes, columns=columns).set_index("class").rename_axis(None)
-    return "\n" + scores.to_string(float_format="{:.3f}".format)
+    return "\n" + scores.to_string(float_format="{:.3f}".format, max_rows=60)
 
 
 @contextmanager

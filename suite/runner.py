@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import re
+import shlex
 import sys
 import tempfile
 from contextlib import contextmanager, suppress
@@ -24,7 +25,7 @@ from suite.chapters import all_chapters, plan
 from suite.check import check_dataset
 from suite.errors import ChapterError, UserError
 from suite.runs import locked, read_metrics, run_folder, write_json
-from suite.settings import PARAMETERS, ParameterError, all_sizes, check_enough_rows
+from suite.settings import PARAMETERS, SIZES, ParameterError, Settings, all_sizes, fit_sizes
 from suite.start import check_values
 
 # What torch and NumPy read, and the two that TensorFlow reads.
@@ -48,7 +49,14 @@ def run_chapters(chapters, parameters, progress=True, side_by_side=False, live=F
 
     Raises ParameterError or SourceError before anything runs, ChapterError when a chapter fails.
     """
-    folder = run_folder(check_values(parameters))
+    settings = check_values(parameters)
+    lowered = {name: getattr(settings, name) for name in SIZES if name not in parameters}
+    lowered = {name: rows for name, rows in lowered.items() if rows != PARAMETERS[name].default}
+    if lowered:
+        said = ", ".join(f"{name} {rows}" for name, rows in lowered.items())
+        print(f"The data set is smaller than the usual sizes: {said}.")
+    parameters = {**parameters, **lowered}
+    folder = run_folder(settings)
     rows, alone = plan(chapters, 2) if side_by_side else ([], chapters)
     done = {}
 
@@ -277,17 +285,31 @@ def _choose(names):
     return chapters or all_chapters()
 
 
+def _run_command(arguments):
+    """Return the command that runs the chapters with the parameters of a check."""
+    program = [sys.argv[0]] if Path(sys.argv[0]).name == "finetuning" else ["python", "-m", "suite"]
+    file = ["-f", arguments.f] if arguments.f else []
+    return shlex.join([*program, "run", *file, *(w for pair in arguments.p for w in ("-p", pair))])
+
+
+def _stopped(parameters):
+    """Say what the same command does after Ctrl-C."""
+    folder = run_folder(Settings(run_dir=parameters["run_dir"]))
+    if any(folder.glob("checkpoints/*/*/whole.json")):
+        return "Stopped. The same command goes on from the last checkpoint."
+    return "Stopped before the first checkpoint of a training. The same command starts again."
+
+
 def main(arguments=None):
     """Command line. Returns the exit status: 0, or 1 or 130 (Ctrl-C) after one message on stderr."""
     arguments = _read_arguments(arguments)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # a terminal may lack letters of a class name
-    stopped = "Stopped. The same command goes on from the last checkpoint."
+    parameters = {"run_dir": Settings().run_dir}
     try:
         if arguments.command == "predict":
             from suite.predict import predict_file  # heavy
 
-            stopped = "Stopped. Nothing was written."
             options = {name: value for name, value in vars(arguments).items() if name != "command"}
             rows, blank, seconds = predict_file(**options)
             said = f"{rows} rows in {seconds:.1f} s, {rows / seconds:.1f} texts a second"
@@ -297,7 +319,9 @@ def main(arguments=None):
         if arguments.command == "check":
             settings = check_values(parameters, with_rows=False)
             print(report := check_dataset(settings))
-            check_enough_rows(settings, *all_sizes(report.splits["usable"]))
+            fitting = fit_sizes(settings, all_sizes(report.splits["usable"]), given=parameters)
+            said = ", ".join(f"{name} {getattr(fitting, name)}" for name in SIZES)
+            print(f"\nto train on these rows ({said}):\n{_run_command(arguments)}")
             return 0
         start = perf_counter()
         chapters = _choose(arguments.chapters)
@@ -306,7 +330,8 @@ def main(arguments=None):
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(stopped, file=sys.stderr)
+        run = arguments.command == "run"
+        print(_stopped(parameters) if run else "Stopped. Nothing was written.", file=sys.stderr)
         return 130
     print(table(metrics, perf_counter() - start))
     print(class_report(metrics))

@@ -128,7 +128,7 @@ def new_folder(settings, product):
             files = (file for file in sorted(building.rglob("*")) if file.is_file())
             sizes = {file.relative_to(building).as_posix(): file.stat().st_size for file in files}
             write_json(building / "made_by.json", {**stamp, "sizes": sizes})
-            building.chmod(0o755)
+            follow_umask(building)
             old = building.with_name(building.name + "-old")
             if folder.exists():
                 folder.rename(old)
@@ -157,8 +157,19 @@ def write_json(path, values):
     """Write `values` to `path` in one step: a reader sees the old file or the new one, never half."""
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
         file.write(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
-    os.chmod(file.name, 0o644)
+    follow_umask(Path(file.name))
     os.replace(file.name, path)
+
+
+def follow_umask(path):
+    """Let others read a file, or a folder with all in it, as far as the user's umask lets them.
+
+    What `tempfile` makes and safetensors writes is closed to others.
+    """
+    mask = os.umask(0)
+    os.umask(mask)
+    for each in [path, *path.rglob("*")]:
+        each.chmod((0o777 if each.is_dir() else 0o666) & ~mask)
 
 
 def read_metrics(path):

@@ -5,7 +5,7 @@
 
 import difflib
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 from suite.errors import UserError
 
@@ -13,6 +13,7 @@ from suite.errors import UserError
 HELD_OUT = 0.15
 # What every chapter has, whether its cells use it or not.
 OF_EVERY_RUN = ("seed", "run_dir")
+SIZES = ("num_train", "num_validation", "num_eval")
 
 
 class ParameterError(UserError):
@@ -157,13 +158,23 @@ def check_type_and_range(parameter, value):
         raise ParameterError(f"{name} must be between {low} and {high}, but it is {value!r}")
 
 
-def check_enough_rows(settings, num_train, num_validation, num_test):
-    """Raise ParameterError if the settings ask for more rows than the three splits hold."""
-    there = {"num_train": num_train, "num_validation": num_validation, "num_eval": num_test}
-    for name, available in there.items():
-        asked = getattr(settings, name)
-        if asked > available:
+def fit_sizes(settings, available, given=SIZES):
+    """Return settings that ask for no more rows than there are.
+
+    available: usable rows for training, validation and test
+    given: names of sizes that were asked for; these are not lowered
+
+    Raises ParameterError if one of them is larger than what there is, or if there is hardly a row.
+    """
+    there = dict(zip(SIZES, available, strict=True))
+    for name, rows in there.items():
+        if getattr(settings, name) <= rows:
+            continue
+        if name in given or rows < PARAMETERS[name].metadata["low"]:
             raise ParameterError(
-                f"{name} is {asked}, but {settings.dataset_name!r} has {available} rows for it"
-                f" (train {num_train}, validation {num_validation}, test {num_test}); set {name} to {available} or less"
+                f"{name} is {getattr(settings, name)}, but {settings.dataset_name!r} has {rows} rows for it"
+                f" (train {available[0]}, validation {available[1]}, test {available[2]});"
+                f" set {name} to {rows} or less"
             )
+        settings = replace(settings, **{name: rows})
+    return settings

@@ -17,9 +17,9 @@ from suite.settings import (
     ParameterError,
     Settings,
     all_sizes,
-    check_enough_rows,
     check_names,
     check_type_and_range,
+    fit_sizes,
 )
 
 FORMS = {
@@ -31,6 +31,8 @@ FORMS = {
 
 def check_values(values, with_rows=True):
     """Return Settings for `values` (name -> value); names that are left out keep their default.
+
+    But sizes: those of a small data set are lowered to what it holds.
 
     with_rows: look at the rows of the data set too
     Raises ParameterError, or SourceError for a model or data set that is not there.
@@ -48,7 +50,7 @@ def check_values(values, with_rows=True):
     settings = Settings(**values)
     _check_together(settings)
     if with_rows and not split_hub_name(settings.dataset_name):
-        _check_rows(settings)
+        return fit_sizes(settings, _usable_sizes(settings), given=values)
     return settings
 
 
@@ -138,15 +140,14 @@ def _check_device(device):
         raise ParameterError(f"device {device!r} is not there; set device to 'auto'")
 
 
-def _check_rows(settings):
-    """Read a data set and see that its rows will do."""
+def _usable_sizes(settings):
+    """Read a data set, see that its rows will do, and return how many each split has."""
     import pandas as pd  # heavy, and not before the rest is known to be right
 
     from suite.check import read_rows, usable_rows
 
     pd.set_option("display.html.use_mathjax", False)  # dollar signs in a table are text
-    sizes = {name: len(rows) for name, rows in usable_rows(read_rows(settings)).items()}
-    check_enough_rows(settings, *all_sizes(sizes))
+    return all_sizes({name: len(rows) for name, rows in usable_rows(read_rows(settings)).items()})
 
 
 def _check_max_length(settings):
@@ -166,7 +167,7 @@ def _fetch_from_hub(settings):
         _check_max_length(settings)
     if split_hub_name(settings.dataset_name):
         fetch_dataset(settings.dataset_name)
-        _check_rows(settings)
+        fit_sizes(settings, _usable_sizes(settings))
 
 
 def _quiet_libraries():

@@ -211,12 +211,28 @@ def test_the_runner_checks_and_runs_nothing(tmp_path, capsys):
     arguments = [part for name, value in values.items() for part in ("-p", name, str(value))]
     assert main(["check", *arguments]) == 0
     said = capsys.readouterr().out
+    command = "-m suite run -p " + " -p ".join(f"{name}={v}" for name, v in values.items())
+    assert said.splitlines()[-1].replace("'", "").endswith(command)
     assert "always answering 'bad' would be right for 50.0% of the rows" in said
     assert main(["check", *arguments, "-p", "num_train", "99"]) == 1
     said, complaint = capsys.readouterr()
     assert "always answering 'bad'" in said
     assert "num_train is 99, but" in complaint and "set num_train to 43 or less" in complaint
     assert not Path(tmp_path, "run").exists()
+
+
+def test_a_small_data_set_gives_what_it_holds_unless_sizes_were_asked_for(tmp_path, capsys):
+    path = tmp_path / "reviews.csv"
+    rows(["bad", "good"], 300).to_csv(path, index=False)
+    given = ["-p", f"dataset_name={path}", "-p", "text_column=review", "-p", "label_column=stars"]
+    assert main(["check", *given]) == 0
+    assert "(num_train 216, num_validation 39, num_eval 45):" in capsys.readouterr().out
+    assert main(["check", *given, "-p", "num_eval=46"]) == 1
+    assert "num_eval is 46, but" in capsys.readouterr().err
+    assert main(["run", "01", *given, "-p", f"run_dir={tmp_path / 'run'}"]) == 0
+    said = capsys.readouterr().out
+    assert "smaller than the usual sizes: num_train 216, num_validation 39, num_eval 45." in said
+    assert "train_rows 216" in said
 
 
 def test_a_subset_says_which_classes_it_lacks(capsys):

@@ -120,6 +120,7 @@ def test_sanitized_text_is_only_what_depends_on_the_machine():
     expected = "(expected 0.750 to 0.830)"
     assert clean(f"accuracy ≈ 0.789   {expected}") == f"accuracyMEASURED   {expected}"
     assert clean("Keras   99   ≈ 58.3   ≈ 998") == clean("Keras   99  ≈ 101.3  ≈ 1020")
+    assert clean("apart by ≈ 0e+00") == clean("apart by ≈ 3.1e-08")
     assert clean("rows 1000, loss 0.694") == "rows 1000, loss 0.694"
     bar = "  0%|  | 0/9 [00:00<?, ?it/s]\r 11%|█ | 1/9 [00:00<00:02,  3.10it/s]\r"
     bar += "100%|##| 9/9 [00:04<00:00,  2.2it/s]\n"

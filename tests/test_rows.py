@@ -6,7 +6,8 @@ import json
 import pandas as pd
 import pyarrow as pa
 import pytest
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, Features, Value, load_from_disk
+from lessons import run_here
 from pyarrow.parquet import read_table
 from test_check import labelled_rows
 
@@ -14,11 +15,12 @@ from suite.check import check_dataset
 from suite.errors import UserError
 from suite.rows import find_rows
 from suite.settings import Settings
+from suite.start import check_values
 
 GOOD, BAD = ("fine {}", "good"), ("dull {}", "bad")
 
 
-def lines(*first, sep=",", header="text,label", count=6, end="\n", classes=("good", "bad")):
+def lines(*first, sep=",", header="text,label", count=12, end="\n", classes=("good", "bad")):
     """A file: its header, the first rows as they are, and then some that hold no fault."""
     more = [f"film {n}{sep}{classes[n % len(classes)]}" for n in range(count)]
     return end.join([header.replace(",", sep), *first, *more]) + end
@@ -70,6 +72,13 @@ READ = [
      ["1234567890123456", "1234567890123457"], ("film 0", "1234567890123456")),
     ("a.csv", lines(classes=("True", "False")), ["False", "True"], ("film 0", "True")),
     ("a.csv", lines("x, good ", "y,bad "), USUAL, ("x", "good")),
+    ("a.csv", lines(",", "x,good", ","), USUAL, ("x", "good")),
+    ("a.csv", lines("x|good", "y, z|bad", sep="|"), USUAL, ("x", "good")),
+    ("a.csv", lines('"x","good"', '"y","bad"', header='"text","label"'), USUAL, ("x", "good")),
+    ("a.csv", lines('"a ""b"", c",good', '"",bad'), USUAL, ('a "b", c', "good")),
+    ("a.csv", lines("x,好", "y,坏", count=0) + "z,好\nw,坏\n", ["坏", "好"], ("x", "好")),
+    ("a.csv", lines("x,good").encode("utf-32"), USUAL, ("x", "good")),
+    ("a.csv", lines("x,good").encode("utf-8-sig"), USUAL, ("x", "good")),
     ("a.csv", lines("x,good").encode("utf-16"), USUAL, ("x", "good")),
     ("a.csv", lines("déjà vu,good").encode("cp1252"), USUAL, ("déjà vu", "good")),
     ("a.csv.gz", gzip.compress(lines("x,good").encode()), USUAL, ("x", "good")),
@@ -80,6 +89,7 @@ READ = [
     ("a.jsonl.gz", gzip.compress(jsonl("a", "b", "a", "b").encode()), ["a", "b"], ("t 0", "a")),
     ("a.jsonl", jsonl("007", "08", "007", "08"), ["007", "08"], ("t 0", "007")),
     ("a.jsonl", jsonl(1, 1.0, 2, 2, None), ["1", "2"], ("t 0", "1")),
+    ("a.jsonl", jsonl("x", 1, 1, "x"), ["1", "x"], ("t 0", "x")),
     ("a.jsonl", jsonl(1, "x", 1, "x"), ["1", "x"], ("t 0", "1")),
     ("a.jsonl", jsonl("2024-01-02", "b", "2024-01-02", "b"), ["2024-01-02", "b"], ("t 0", "2024-01-02")),
     ("a.json", f"[{jsonl(True, False, True, False)}]".replace("\n", ","), ["False", "True"], ("t 0", "True")),
@@ -97,7 +107,7 @@ REFUSED = [
     ("a.csv", lines("1,good", header="review,label"), "has no column 'text'; it has review, label"),
     ("a.csv", "text,label\n" + "".join(f"{n},{'ab'[n % 2]}\n" for n in range(9)), "holds numbers"),
     ("a.csv", lines(classes=("1", "2.5")), "row 2, column 'label' holds 2.5; a class is a word"),
-    ("a.csv", lines("déjà,good", *["où,bad"] * 3).encode() + b"caf\xe9,bad\n", "(line 12), but 4 other"),
+    ("a.csv", lines("déjà,good", *["où,bad"] * 3).encode() + b"caf\xe9,bad\n", "(line 18), but 4 other"),
     ("a.csv", lines("это хороший фильм,good", "очень плохо,bad").encode("cp1251"), "set the parameter encoding"),
     ("a.csv", lines("这家餐厅值得再来,good", "服务冷淡很难吃啊,bad").encode("gb18030"), "set the parameter encoding"),
     ("a.csv", lines("この映画は最高です,good", "つまらない,bad").encode("shift-jis"), "set the parameter encoding"),
@@ -133,6 +143,17 @@ def test_a_file_is_read_as_it_is_meant(name, content, classes, first, tmp_path):
     assert (rows[0]["text"], classes[rows[0]["label"]]) == first
 
 
+@pytest.mark.parametrize(("name", "content", "classes", "first"), READ[:22], ids=range(22))
+def test_a_whole_chapter_takes_what_was_read(name, content, classes, first, tmp_path):
+    values = {"dataset_name": str(write(tmp_path, name, content)), "run_dir": str(tmp_path / "run")}
+    run_here("01", check_values({**values, "max_length": 32}))
+    splits = load_from_disk(tmp_path / "run" / "data")
+    assert splits["train"].features["label"].names == classes
+    rows = [(row["text"], classes[row["label"]]) for part in splits.values() for row in part]
+    assert first in rows
+    assert {(f"film {n}", ("good", "bad")[n % 2]) for n in range(12)} <= set(rows)
+
+
 @pytest.mark.parametrize(("name", "content", "said"), REFUSED, ids=range(len(REFUSED)))
 def test_a_file_that_cannot_be_read_with_certainty_is_refused(name, content, said, tmp_path):
     with pytest.raises(UserError) as caught:
@@ -151,12 +172,12 @@ def test_an_encoding_can_be_said(tmp_path):
 
 
 def test_no_row_goes_uncounted(tmp_path):
-    path = write(tmp_path, "a.csv", lines(",good", "x,", "film 0,good", "y,bad", "y,good"))
+    path = write(tmp_path, "a.csv", lines(",good", "x,", "film 0,good", "y,bad", "y,good", ",", count=6))
     found = find_rows(settings_of(path))
-    assert read_table(found.files["train"]).num_rows == 11 == found.parts["train"][0][1]
+    assert read_table(found.files["train"]).num_rows == 12 == found.parts["train"][0][1]
     report = check_dataset(settings_of(path))
     figures = report.splits.loc["train"].to_dict()
-    wanted = {"rows": 11, "no text": 1, "no label": 1, "repeated": 2, "in another split": 0}
+    wanted = {"rows": 12, "no text": 2, "no label": 2, "repeated": 2, "in another split": 0}
     assert figures == {**wanted, "usable": 7}
     assert any("1 texts occur with different classes (a.csv, row 4" in n for n in report.notes)
 
@@ -203,7 +224,7 @@ def test_a_folder_as_competitions_give_it(tmp_path):
 
 
 def test_a_folder_of_files_of_several_kinds(tmp_path):
-    write(tmp_path, "train.csv", lines("x;good", sep=";").encode("utf-16"))
+    write(tmp_path, "train.csv", lines("x;good", sep=";", count=6).encode("utf-16"))
     write(tmp_path, "test.jsonl", jsonl("good", "bad"))
     pd.DataFrame({"label": ["bad"], "more": [1], "text": ["v"]}).to_parquet(
         tmp_path / "dev.parquet"

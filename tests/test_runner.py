@@ -159,7 +159,7 @@ import os, pathlib, time
 pathlib.Path(run_dir, {!r}).write_text(str(os.getpid()))
 time.sleep(300)
 """
-STOPPED = (130, "Stopped. The same command goes on from the last checkpoint.")
+STOPPED = (130, "Stopped before the first checkpoint of a training. The same command starts again.")
 FAILED = (1, "ChapterError: 04_bad.ipynb, cell [4] 'cell-1', line 1: 1 / 0")
 
 
@@ -201,6 +201,14 @@ def test_a_run_that_breaks_off_leaves_no_kernel(chapters, tmp_path, names, optio
         assert not psutil.pid_exists(kernel)
     assert not (run / "08_after.ipynb").exists()
     assert end is STOPPED or list(temporary.iterdir()) == []
+
+
+def test_ctrl_c_says_whether_there_is_a_checkpoint(tmp_path):
+    parameters = {"run_dir": str(tmp_path)}
+    assert "before the first checkpoint" in runner._stopped(parameters)
+    (tmp_path / "checkpoints" / "model-1" / "step-9").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "model-1" / "step-9" / "whole.json").touch()
+    assert runner._stopped(parameters).endswith("goes on from the last checkpoint.")
 
 
 @pytest.mark.parametrize(
@@ -335,6 +343,14 @@ def test_all_chapters_run_with_the_smoke_parameters_and_take_what_earlier_ones_m
         cells = nbformat.read(folder / f"{chapter}.ipynb", as_version=4).cells
         (cell,) = [cell for cell in cells if cell.id == cell_id]
         assert cell.outputs == [], chapter
+
+
+def test_others_may_read_what_a_run_leaves(smoke_run):
+    """As far as the umask lets them."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in smoke_run[0].rglob("[!.]*"):
+        assert path.stat().st_mode & 0o777 & ~0o111 == 0o666 & ~mask, path
 
 
 def test_the_overhead_of_a_chapter_is_a_part_of_its_time(smoke_run, monkeypatch):

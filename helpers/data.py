@@ -13,13 +13,14 @@ from datasets import ClassLabel, DatasetDict
 
 def keep_first(rows, seen):
     """Return the rows with a label and a text that is not in `seen`; add their texts to `seen`."""
-    kept = []
-    for row, (text, label) in enumerate(zip(rows["text"][:], rows["label"][:], strict=True)):
-        text = text.strip()
-        number = hash(text)  # takes less memory than the text
-        if text != "" and label is not None and number not in seen:
-            seen.add(number)
-            kept.append(row)
+    kept, row = [], 0
+    for batch in rows.iter(10_000):
+        for text, label in zip(batch["text"], batch["label"], strict=True):
+            number = hash(text.strip())  # takes less memory than the text
+            if text.strip() != "" and label is not None and number not in seen:
+                seen.add(number)
+                kept.append(row)
+            row += 1
     return rows.select(kept)
 
 

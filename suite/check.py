@@ -11,6 +11,7 @@ from suite.rows import DatasetError, find_rows
 
 # Rows of which the tokens are counted.
 SAMPLE = 1000
+NO_ROWS = pd.DataFrame({"text": [], "label": []}, dtype=object)
 # A class with fewer rows is hardly learned, and its figures are chance.
 FEW_ROWS = 10
 
@@ -161,29 +162,36 @@ def check_subset(rows):
 
 
 def _digest(split, file, settings, look_closer):
-    from pyarrow.parquet import read_table
+    from pyarrow.parquet import ParquetFile
 
-    table = read_table(file)
-    about = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
+    source = ParquetFile(file)
+    about = json.loads((source.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
     names = about.get("info", {}).get("features", {}).get(settings.label_column, {}).get("names")
-    labels = pd.Series(table[settings.label_column].to_pylist(), dtype=object)
-    if names:
-        labels = labels.map(dict(enumerate(names)))
-    texts = table[settings.text_column].to_pandas().fillna("").str.strip()
-    part = pd.DataFrame(
-        {
-            "text": pd.util.hash_array(texts.to_numpy(dtype=object), categorize=False),
-            "blank": texts == "",
-            "label": labels.astype(object).where(labels.notna(), None),
-            "place": [(split, row) for row in range(len(texts))],
-        }
-    )
-    if look_closer:
+    names = dict(enumerate(names)) if names else None
+    one_in = max(1, source.metadata.num_rows // SAMPLE) if look_closer else None
+    columns = [settings.text_column, settings.label_column]
+    batches = source.iter_batches(
+        10_000, columns=columns
+    )  # all texts at once would fill the memory
+    blocks = [_digest_block(batch.to_pandas(), names, one_in) for batch in batches]
+    rows = pd.concat([_digest_block(NO_ROWS, names, one_in), *blocks], ignore_index=True)
+    return rows.assign(place=[(split, row) for row in range(len(rows))])
+
+
+def _digest_block(rows, names, one_in):
+    """Digest some rows; one in so many keeps its words for a closer look, none if that is None."""
+    texts, labels = rows.iloc[:, 0].astype(object), rows.iloc[:, 1].astype(object)
+    texts = texts.fillna("").str.strip()
+    labels = labels.map(names) if names else labels
+    hashes = pd.util.hash_array(texts.to_numpy(dtype=object), categorize=False)
+    block = pd.DataFrame({"text": hashes, "blank": texts == ""})
+    block["label"] = labels.astype(object).where(labels.notna(), None)
+    if one_in:
         ends = (texts.str[:200] + " " + texts.str[-100:]).str.casefold()
         ends = ends.str.replace(r"[\W_]+", "", regex=True)
-        part["alike"] = pd.util.hash_array(ends.to_numpy(dtype=object), categorize=False)
-        part["words"] = texts.where(part["text"] % max(1, len(part) // SAMPLE) == 0, None)
-    return part
+        block["alike"] = pd.util.hash_array(ends.to_numpy(dtype=object), categorize=False)
+        block["words"] = texts.where(block["text"] % one_in == 0, None)
+    return block
 
 
 def _check_labels(splits, column, found):

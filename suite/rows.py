@@ -6,6 +6,7 @@ import math
 import os
 import re
 import shutil
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -96,37 +97,43 @@ def find_rows(settings):
 
 
 def _read(settings, folder):
-    """Read a data set, and write `folder`."""
-    parts, rows, names, notes = {}, {}, [], []
-    for split, part, table in _tables(settings, notes):
-        try:
-            texts, labels = _columns(table, settings, part)
-        except (ValueError, OSError) as error:
-            said = f"{settings.dataset_name!r} cannot be read: {' '.join(str(error).split())}"
-            raise SourceError(f"dataset_name: {said}") from None
-        parts.setdefault(split, []).append((part, len(texts)))
-        every = rows.setdefault(split, ([], []))
-        every[0].extend(texts)
-        every[1].extend(labels)
-        names.append(table.class_names.get(settings.label_column))
-        notes += table.notes
-    if "train" not in rows:
-        raise SourceError(
-            f"{settings.dataset_name!r} has no split 'train'; it has {', '.join(rows)}"
-        )
-    about = {"parts": {split: parts[split] for split in SPLITS if split in parts}, "notes": notes}
-    found = Rows({}, about["parts"], notes)
-    _settle_labels(rows, found, settings.label_column)
-    same = names[0] if all(other == names[0] for other in names) else None
+    """Read a data set, and write `folder`. Holds the classes in memory, and a block of the texts."""
+    import pyarrow as pa
+
+    schema = pa.schema([("text", pa.string())])
+    parts, labels, names, notes = {}, {}, [], []
     building = folder.with_name(f".{os.getpid()}-{folder.name}")
     building.mkdir(exist_ok=True)
-    for split in about["parts"]:
-        _write(building / f"{split}.parquet", settings, *rows[split], same)
-    (building / "about.json").write_text(json.dumps(about), encoding="utf-8")
     try:
-        building.rename(folder)
-    except OSError:  # another process was faster
-        shutil.rmtree(building)
+        with ExitStack() as files:
+            texts = {}
+            for split, part, table in _tables(settings, notes):
+                if split not in texts:
+                    labels[split], parts[split] = [], []
+                    file = pa.ipc.new_file(building / f"{split}.arrow", schema)
+                    texts[split] = files.enter_context(file)
+                before = len(labels[split])
+                for block in _blocks(table, settings, part):
+                    texts[split].write(pa.record_batch([block[0]], schema))
+                    labels[split].extend(block[1])
+                parts[split].append((part, len(labels[split]) - before))
+                names.append(table.class_names.get(settings.label_column))
+                notes += table.notes
+        if "train" not in parts:
+            raise SourceError(
+                f"{settings.dataset_name!r} has no split 'train'; it has {', '.join(parts)}"
+            )
+        about = {"parts": {split: parts[split] for split in SPLITS if split in parts}}
+        about["notes"] = notes
+        _settle_labels(labels, Rows({}, about["parts"], notes), settings.label_column)
+        same = names[0] if all(other == names[0] for other in names) else None
+        for split in about["parts"]:
+            _write(building / split, settings, labels[split], same)
+        (building / "about.json").write_text(json.dumps(about), encoding="utf-8")
+        with suppress(OSError):  # another process was faster
+            building.rename(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
 
 
 def _tables(settings, notes):
@@ -186,12 +193,22 @@ def _with_columns(table, settings, name):
     return table
 
 
-def _columns(table, settings, part):
-    """Return (texts, labels) of a table as text, None where there is none."""
+def _blocks(table, settings, part):
+    """Yield (texts, labels) of some thousand rows of a table as text; a missing text is "", a class None."""
+    try:
+        yield from _checked_blocks(table, settings, part)
+    except (ValueError, OSError) as error:
+        if isinstance(error, UserError):
+            raise
+        said = f"{settings.dataset_name!r} cannot be read: {' '.join(str(error).split())}"
+        raise SourceError(f"dataset_name: {said}") from None
+
+
+def _checked_blocks(table, settings, part):
     names = settings.text_column, settings.label_column
     at = [table.columns.index(name) for name in names]
-    classes, texts, labels, numbers = table.class_names.get(names[1]), [], [], None
-    words = False
+    classes, texts, labels, number = table.class_names.get(names[1]), [], [], None
+    words, size = False, 0
     for row, values in enumerate(table.rows(), start=1):
         text, label = (values[place] for place in at)
         for name, value in zip(names, (text, label), strict=True):
@@ -202,19 +219,23 @@ def _columns(table, settings, part):
                     hint = "for several labels per text see chapter 7"
                 raise DatasetError(f"{part}, row {row}, column {name!r} holds {kind}; {hint}")
         text, is_number = _as_text(text)
-        numbers = text if is_number and numbers is None else numbers
+        number = text if is_number and number is None else number
         words = words or bool(text and text.strip() and not is_number)
         texts.append(text or "")
         if classes and isinstance(label, int):
             label = classes[label] if 0 <= label < len(classes) else None
         label = _as_text(label)[0]
         labels.append(label.strip() or None if label else None)
-    if numbers is not None and not words:
+        size += len(texts[-1])
+        if len(texts) == 10_000 or size > 2**28:
+            yield texts, labels
+            texts, labels, size = [], [], 0
+    yield texts, labels
+    if number is not None and not words:
         raise DatasetError(
-            f"{part}, column {names[0]!r} holds numbers, such as {numbers}, and no texts;"
+            f"{part}, column {names[0]!r} holds numbers, such as {number}, and no texts;"
             " name the column with the texts in text_column"
         )
-    return texts, labels
 
 
 def _as_text(value):
@@ -228,39 +249,44 @@ def _as_text(value):
     return str(value), isinstance(value, int | float)
 
 
-def _settle_labels(rows, found, column):
+def _settle_labels(labels, found, column):
     """Call 1.0 the class 1 where all classes are numbers; refuse numbers that are not whole."""
-    different = {label for _, labels in rows.values() for label in labels if label is not None}
+    different = set().union(*labels.values()) - {None}
     if not all(NUMBER.fullmatch(label) for label in different):
         return
     broken = {label for label in different if not re.fullmatch(r"[-+]?\d+(\.0*)?", label)}
-    for split, (_, labels) in rows.items():
-        for row, label in enumerate(labels):
+    for split, of_split in labels.items():
+        for row, label in enumerate(of_split):
             if label in broken:
                 raise DatasetError(
                     f"{found.place(split, row)}, column {column!r} holds {label}; a class is a word or a whole number"
                 )
             if label and (match := WHOLE.fullmatch(label)):
-                labels[row] = match[1]
+                of_split[row] = match[1]
 
 
-def _write(file, settings, texts, labels, class_names):
+def _write(path, settings, labels, class_names):
+    """Write `path`.parquet, the texts of `path`.arrow beside their labels, and remove that file."""
     import pyarrow as pa
-    from pyarrow.parquet import write_table
+    from pyarrow.parquet import ParquetWriter
 
-    names, about = [settings.text_column, settings.label_column], None
-    kind = pa.string()
+    names, about, kind = [settings.text_column, settings.label_column], None, pa.string()
     if class_names:
         features = {names[0]: {"dtype": "string", "_type": "Value"}}
         features[names[1]] = {"names": class_names, "_type": "ClassLabel"}
         about = {"huggingface": json.dumps({"info": {"features": features}})}
         numbers = {name: number for number, name in enumerate(class_names)}
         labels, kind = [numbers.get(label) for label in labels], pa.int64()
-    columns = [pa.array(texts, pa.large_string()), pa.array(labels, kind)]
-    columns[0] = (
-        columns[0].cast(pa.string()) if sum(map(len, filter(None, texts))) < 2**29 else columns[0]
-    )
-    write_table(pa.table(columns, names).replace_schema_metadata(about), file)
+    schema = pa.schema([(names[0], pa.string()), (names[1], kind)], about)
+    written = path.with_suffix(".arrow")
+    with pa.memory_map(str(written)) as source, ParquetWriter(f"{path}.parquet", schema) as file:
+        reader, start = pa.ipc.open_file(source), 0
+        for number in range(reader.num_record_batches):
+            texts = reader.get_batch(number).column(0)
+            part = pa.array(labels[start : start + len(texts)], kind)
+            file.write_batch(pa.record_batch([texts, part], schema))
+            start += len(texts)
+    written.unlink()
 
 
 def _local_files(dataset_name):

@@ -1,7 +1,11 @@
 """The folder of a trained model is all that somebody needs, and says what it is."""
 
 import json
+import re
+import subprocess
+import sys
 
+import nbformat
 import pytest
 import torch
 from huggingface_hub import ModelCard
@@ -9,6 +13,7 @@ from lessons import make_here, run_here
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from conftest import SMOKE
+from suite.chapters import ROOT, all_chapters
 from suite.start import check_values
 
 pytestmark = pytest.mark.slow
@@ -42,3 +47,22 @@ def test_the_folder_of_a_model_is_all_that_it_needs_elsewhere(tmp_path, monkeypa
     (accuracy,) = [one for one in card.data.eval_results if one.metric_type == "accuracy"]
     assert accuracy.metric_value == round(measured["accuracy"], 4)
     assert f"| num_train | {stamp['parameters']['num_train']} |" in card.text
+    assert_texts_of_any_length_are_classified(folder, card.text)
+
+
+def assert_texts_of_any_length_are_classified(folder, card):
+    """By the lines that card, README and chapter 05 give to copy, in a fresh process."""
+    chapter = nbformat.read(all_chapters()[4], as_version=4)
+    (cell,) = (cell.source for cell in chapter.cells if cell.id == "read-padding")
+    asked = "print(json.dumps(classify(['word ' * 2000, '', 'fine'], truncation=True)))\n"
+    code = "import json\n"
+    for text in (card, (ROOT / "README.md").read_text(), cell):
+        (lines,) = re.findall(
+            r"```python\n(from transformers import pipeline\n.*?)```", text, re.DOTALL
+        )
+        code += re.sub(r'model="[^"]+"', f'model="{folder}"', lines) + asked
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    answers = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("[{")]
+    of_three = [answer for answer in answers if len(answer) == 3]
+    assert len(of_three) == 3 and of_three[0] == of_three[1] == of_three[2]

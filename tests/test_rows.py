@@ -172,7 +172,9 @@ def test_an_encoding_can_be_said(tmp_path):
 
 
 def test_no_row_goes_uncounted(tmp_path):
-    path = write(tmp_path, "a.csv", lines(",good", "x,", "film 0,good", "y,bad", "y,good", ",", count=6))
+    path = write(
+        tmp_path, "a.csv", lines(",good", "x,", "film 0,good", "y,bad", "y,good", ",", count=6)
+    )
     found = find_rows(settings_of(path))
     assert read_table(found.files["train"]).num_rows == 12 == found.parts["train"][0][1]
     report = check_dataset(settings_of(path))

@@ -190,6 +190,29 @@ def test_everything_that_the_three_roads_need_is_taught():
     assert "https://huggingface.co/docs/transformers/notebooks" in text
 
 
+def glossary():
+    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    return re.findall(r"^\| (\S.*?) \| .* \| \[chapter (\d+)\]\(.*\) \|$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("term", "number"), glossary())
+def test_a_term_is_explained_where_it_is_first_used(term, number):
+    """In a cell that links the glossary at that word. A title tells what is to come, as a link to the next does."""
+    word = re.compile(rf"\b{re.sub('(?<!s)s$', '', term)}(s|es)?\b", re.IGNORECASE)
+    apart = (
+        r"(?ms)```.*?```|`[^`]*`|^#.*?$|\]\((?!\.\./docs/glossary)[^)]*\)"  # code, headings, links
+    )
+    for path in CHAPTERS:
+        for cell in cells_of(path, "markdown"):
+            plain = re.sub(apart, "", cell.source)
+            if cell.id not in ("title", "next") and (first := word.search(plain)):
+                assert int(path.name[:2]) == int(number), f"{path.name}, cell {cell.id!r}"
+                linked = plain[first.start() - 2 :].lower()
+                assert linked.startswith(f"*[{term.lower()}](../docs/glossary.md)*"), cell.id
+                return
+    raise AssertionError(f"no chapter uses {term!r}")
+
+
 def stored(chapter, name):
     """The first output of a cell of a chapter."""
     return next(cell.outputs[0] for cell in cells_of(chapter) if cell.id == name)

@@ -232,12 +232,13 @@ def smoke_run(tmp_path_factory):
 
 def answer_exercises(path):
     """Answer a chapter's exercises: first the mistake of the solutions, then right, each with its check."""
-    from maintenance.exercises import read_solutions
+    from suite.exercises import read_solutions
 
     notebook = nbformat.read(path, as_version=4)
-    for number, (_, answer, its_check, mistake) in read_solutions(path).items():
+    for number, (_, answer, _, mistake) in read_solutions(path.stem).items():
         place = [cell.id for cell in notebook.cells].index(f"exercise-{number}-answer")
         notebook.cells[place].source = answer
+        its_check = notebook.cells[place + 1].source
         notebook.cells[place:place] = [
             new_code_cell(mistake, id=f"exercise-{number}-mistake"),
             new_code_cell(its_check, id=f"exercise-{number}-mistake-check"),

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from lessons import printed
 
-from maintenance.exercises import exercise_cells, read_solutions, write_exercises
+from maintenance.exercises import exercise_cells, write_exercises
 from suite.chapters import all_chapters
-from suite.exercises import check
+from suite.exercises import check, read_solutions
 
 each_chapter = pytest.mark.parametrize("path", all_chapters(), ids=lambda path: path.stem)
 
@@ -21,10 +21,10 @@ def read(path):
 @each_chapter
 def test_the_reader_gets_the_solutions_without_the_answers(path):
     """Before the way on."""
-    solutions = read_solutions(path)
+    solutions = read_solutions(path.stem)
     assert list(solutions) == list(range(1, len(solutions) + 1)) and 2 <= len(solutions) <= 3
     cells = [(cell.id, cell.source) for cell in read(path).cells]
-    exercises = [(cell.id, cell.source) for cell in exercise_cells(solutions)]
+    exercises = [(cell.id, cell.source) for cell in exercise_cells(path.stem, solutions)]
     assert [cell for cell in cells if cell[0].startswith("exercise-")] == exercises, (
         "run `make exercises`"
     )
@@ -75,6 +75,6 @@ def test_every_solution_is_right_and_the_mistake_beside_it_is_not(path, smoke_ru
     cells = read(folder / path.name).cells
     answered = [cell for cell in cells if cell.id.endswith("-check") and "outputs" in cell]
     said = {cell.id: printed(cell) for cell in answered}
-    for number in read_solutions(path):
+    for number in read_solutions(path.stem):
         assert said[f"exercise-{number}-mistake-check"].startswith("Not yet: "), said
         assert said[f"exercise-{number}-check"] == "Right.\n", said

@@ -1,9 +1,11 @@
 """Three roads, one result: parity step by step, and the parts of the Trainer and Keras roads."""
 
 import json
+import re
 from dataclasses import replace
 from unittest.mock import Mock
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from conftest import SMOKE
 from helpers.batches import make_dataloader, to_model_inputs
 from helpers.training import load_model, parameter_groups
 from suite import start_tensorflow
+from suite.chapters import ROOT, all_chapters
 from suite.errors import SourceError
 from suite.resolve import check_convertible
 from suite.settings import Settings
@@ -122,6 +125,13 @@ def test_the_mean_accuracies_lie_within_one_and_a_half_points_and_stand_on_the_p
     names = ("native PyTorch", "🤗 Trainer", "Keras on TensorFlow")
     for road, name in zip(roads.ROADS, names, strict=True):
         assert [row[3] for row in rows if row[0] == name] == [f"{measured['means'][road]:.3f}"]
+    values = measured["PyTorch"]
+    for page in ("README.md", "docs/why_different.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert f"{np.mean(values):.3f}" in text and f"{np.std(values, ddof=1):.3f}" in text
+        cells = nbformat.read(all_chapters()[4], as_version=4).cells
+        accuracy = re.search(r"accuracy ≈ (0\.\d+)", str(cells)).group(1)
+        assert accuracy in text
 
 
 def test_the_accuracy_of_each_road_is_that_of_its_chapter(smoke_run):

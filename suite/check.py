@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from dataclasses import dataclass
 
 import pandas as pd
@@ -104,17 +105,25 @@ def _odd_labels(splits, classes, found):
             f"{against['text'].nunique()} texts occur with different classes ({where}): these contradict"
             " one another, and only the first row of each is kept"
         )
-    names = pd.Series(classes, index=classes)
-    alike = names[names.str.casefold().duplicated(keep=False)].sort_values(
-        key=lambda n: n.str.casefold()
-    )
+    looks = pd.Series([_look(name) for name in classes], index=classes)
+    alike = looks[looks.duplicated(keep=False)].sort_values(kind="stable").index
     if len(alike):
-        notes.append(f"classes that differ in capitals alone: {_some(list(alike))}")
+        shown = _some([ascii(name) if name != _visible(name) else name for name in alike])
+        notes.append(f"classes that differ in capitals, spaces or invisible letters alone: {shown}")
     if listed := [name for name in classes if re.search(r"\w\s*\|\s*\w|^\[.*\]$", name)]:
         notes.append(
             f"{_some(listed)}: if these are several labels of one text, see the end of chapter 7"
         )
     return notes
+
+
+def _visible(name):
+    """A name without marks that do not show, its accents joined to their letters."""
+    return re.sub(r"[\u200b-\u200f\u2060\ufeff]", "", unicodedata.normalize("NFC", name))
+
+
+def _look(name):
+    return "".join(_visible(name).split()).casefold()
 
 
 def read_rows(settings, look_closer=False):

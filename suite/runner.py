@@ -285,11 +285,10 @@ def _choose(names):
     return chapters or all_chapters()
 
 
-def _run_command(arguments):
-    """Return the command that runs the chapters with the parameters of a check."""
+def _command(*words):
+    """Return a line for the shell that calls this program as it was called."""
     program = [sys.argv[0]] if Path(sys.argv[0]).name == "finetuning" else ["python", "-m", "suite"]
-    file = ["-f", arguments.f] if arguments.f else []
-    return shlex.join([*program, "run", *file, *(w for pair in arguments.p for w in ("-p", pair))])
+    return shlex.join([*program, *map(str, words)])
 
 
 def _stopped(parameters):
@@ -321,7 +320,9 @@ def main(arguments=None):
             print(report := check_dataset(settings))
             fitting = fit_sizes(settings, all_sizes(report.splits["usable"]), given=parameters)
             said = ", ".join(f"{name} {getattr(fitting, name)}" for name in SIZES)
-            print(f"\nto train on these rows ({said}):\n{_run_command(arguments)}")
+            words = ["-f", arguments.f] if arguments.f else []
+            words += [word for pair in arguments.p for word in ("-p", pair)]
+            print(f"\nto train on these rows ({said}):\n{_command('run', *words)}")
             return 0
         start = perf_counter()
         chapters = _choose(arguments.chapters)
@@ -335,5 +336,11 @@ def main(arguments=None):
         return 130
     print(table(metrics, perf_counter() - start))
     print(class_report(metrics))
-    print(f"\nNotebooks, model and metrics.json: {run_folder(check_values(parameters))}")
+    folder = run_folder(Settings(run_dir=parameters["run_dir"]))
+    print(f"\nNotebooks, model and metrics.json: {folder}")
+    if (folder / "model" / "config.json").is_file():
+        words = ["new.csv", "-o", "answers.csv"]
+        if "text_column" in parameters:
+            words += ["--text-column", parameters["text_column"]]
+        print(f"To label a file: {_command('predict', folder / 'model', *words)}")
     return 0

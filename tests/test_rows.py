@@ -185,9 +185,10 @@ def test_no_row_goes_uncounted(tmp_path):
 
 
 def test_classes_that_look_alike_or_like_lists_are_noted(tmp_path):
-    path = write(tmp_path, "a.csv", lines(classes=("Good", "good", "a|b", "['a']"), count=12))
+    classes = ("Good", "good", "a|b", "['a']", "caf\u00e9", "cafe\u0301", "fine\u200b", "fine")
+    path = write(tmp_path, "a.csv", lines(classes=classes, count=24))
     said = "\n".join(check_dataset(settings_of(path)).notes)
-    assert "classes that differ in capitals alone: Good, good" in said
+    assert "invisible letters alone: café, 'cafe\\u0301', 'fine\\u200b', fine, Good and 1 more" in said
     assert "a|b" in said and "['a']" in said and "several labels of one text" in said
 
 

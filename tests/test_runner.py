@@ -333,6 +333,7 @@ def test_all_chapters_run_with_the_smoke_parameters_and_take_what_earlier_ones_m
     assert sorted(path.stem for path in folder.glob("*.ipynb")) == names
     for name in names:
         assert name in run.stdout and f"{name}: 100%" in run.stderr
+    assert run.stdout.rstrip().endswith(f"predict {folder / 'model'} new.csv -o answers.csv")
     metrics = json.loads((folder / "metrics.json").read_text())
     assert list(metrics) == names
     for figures in metrics.values():

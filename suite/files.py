@@ -8,7 +8,7 @@ import os
 import re
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from suite.errors import SourceError
@@ -302,22 +302,44 @@ def _json(path, columns, encoding):
 
 
 def _json_records(path, encoding):
+    """Yield the records of JSON Lines, or of one JSON value in whatever way pandas lays out a table."""
     with _open(path, "rt", encoding=encoding) as file:
-        start = file.read(64).lstrip()
-        file.seek(0)
-        if start.startswith("["):
-            records = enumerate(json.load(file), start=1)
-        else:
-            lines = (line for line in file if line.strip())
-            records = enumerate(map(json.loads, lines), start=1)
-        row = 0
+        lines, row = (line for line in file if line.strip()), 0
         try:
-            for row, record in records:
+            first, second = next(lines, ""), next(lines, None)
+            if second is None or not _is_record(first):
+                file.seek(0)
+                records = _rows_of(json.load(file)) if first else []
+            else:
+                records = map(json.loads, chain([first, second], lines))
+            for row, record in enumerate(records, start=1):
                 if not isinstance(record, dict):
                     raise SourceError(f"{path.name}, row {row} is no record {{name: value, …}}")
                 yield record
         except json.JSONDecodeError as error:
             raise SourceError(f"{path.name} cannot be read: row {row + 1}: {error.msg}") from None
+
+
+def _is_record(line):
+    try:
+        return not isinstance(json.loads(line), list)
+    except json.JSONDecodeError:
+        return False
+
+
+def _rows_of(value):
+    """Return the records of a JSON value: a list of them, columns by name, or such a list under a name."""
+    if not isinstance(value, dict):
+        return value if isinstance(value, list) else [value]
+    parts = list(value.values())
+    if parts and all(isinstance(part, dict) for part in parts):
+        parts = [list(part.values()) for part in parts]
+    even = all(isinstance(part, list) and len(part) == len(parts[0]) for part in parts)
+    if even and len(parts) > 1:
+        return [dict(zip(value, cells, strict=True)) for cells in zip(*parts, strict=True)]
+    tables = [part for part in parts if isinstance(part, list) and part]
+    tables = [part for part in tables if all(isinstance(row, dict) for row in part)]
+    return tables[0] if len(tables) == 1 else [value]
 
 
 def _json_rows(path, encoding, names):

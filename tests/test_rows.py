@@ -92,6 +92,12 @@ READ = [
     ("a.jsonl", jsonl("x", 1, 1, "x"), ["1", "x"], ("t 0", "x")),
     ("a.jsonl", jsonl(1, "x", 1, "x"), ["1", "x"], ("t 0", "1")),
     ("a.jsonl", jsonl("2024-01-02", "b", "2024-01-02", "b"), ["2024-01-02", "b"], ("t 0", "2024-01-02")),
+    ("a.json", '{"text": {"0": "x", "1": "y", "2": "z", "3": "w"}, "label": {"0": "b", "1": "a", "2": "b", "3": "a"}}',
+     ["a", "b"], ("x", "b")),
+    ("a.json", '{"text": ["x", "y", "z", "w"],\n "label": [1, 2, 2, 1]}', ["1", "2"], ("x", "1")),
+    ("a.json", f'{{"made": "2024", "data": [{jsonl("b", "a", "b", "a")}]}}'.replace("\n", ","),
+     ["a", "b"], ("t 0", "b")),
+    ("a.json", f'[{jsonl("b", "a", "b", "a")}]'.replace("\n", ",").replace(", ", ",\n"), ["a", "b"], ("t 0", "b")),
     ("a.json", f"[{jsonl(True, False, True, False)}]".replace("\n", ","), ["False", "True"], ("t 0", "True")),
 ]  # fmt: skip
 REFUSED = [
@@ -117,6 +123,8 @@ REFUSED = [
     ("a.zip", b"PK\x03\x04", "unpack it: python -m zipfile -e a.zip a"),
     ("a.jsonl", jsonl("a", "b") + "\n[1]\n", "row 3 is no record"),
     ("a.jsonl", jsonl("a", "b") + "\n{\n", "cannot be read: row 3:"),
+    ("a.jsonl", jsonl("a", "b").replace("\n", ",\n"), "cannot be read: row 1: Extra data"),
+    ("a.json", '{"text": "x", "label": "a"}', "holds 'a' in every row"),
     ("a.jsonl", jsonl(["a"], ["b"]), "row 1, column 'label' holds a list; for several labels per text"),
     ("a.jsonl", jsonl(1.5, 2.5, 1.5, 2.5), "row 1, column 'label' holds 1.5; a class is a word"),
     ("a.csv", lines(classes=("good",)), "holds 'good' in every row"),

@@ -34,6 +34,8 @@ BYTE_ORDER_MARKS = (
 CONVERT = {
     ".xlsx": "convert it: pandas.read_excel({name!r}).to_csv({stem!r} + '.csv', index=False)",
     ".xls": "convert it: pandas.read_excel({name!r}).to_csv({stem!r} + '.csv', index=False)",
+    ".feather": "convert it: pandas.read_feather({name!r}).to_parquet({stem!r} + '.parquet')",
+    ".bz2": "unpack it: bunzip2 {name}",
     ".zip": "unpack it: python -m zipfile -e {name} {stem}",
 }
 # In Western European texts letters beyond ASCII stand alone or in pairs; in other scripts words are full of them.
@@ -178,6 +180,12 @@ def _csv(path, columns, encoding):
         header.pop()
     if not header:
         raise SourceError(f"{path.name} cannot be read: it is empty")
+    for other in separators if columns and not wanted else ():
+        for line, cells in islice(opened(delimiter=other, strict=False), 1, 20):
+            if set(columns) <= set(map(str.strip, cells)):
+                raise SourceError(
+                    f"{path.name}: its header stands in line {line}; remove the lines above it"
+                )
     for name in columns:
         if header.count(name) > 1:
             raise SourceError(f"{path.name} has two columns named {name!r}; rename one")
@@ -317,7 +325,9 @@ def _json_records(path, encoding):
                     raise SourceError(f"{path.name}, row {row} is no record {{name: value, …}}")
                 yield record
         except json.JSONDecodeError as error:
-            raise SourceError(f"{path.name} cannot be read: row {row + 1}: {error.msg}") from None
+            raise SourceError(
+                f"{path.name} cannot be read: row {row + 1}: {error.msg}; each line holds one record alone"
+            ) from None
 
 
 def _is_record(line):

@@ -26,6 +26,8 @@ from suite.runs import file_stamps
 # A folder with more in it is no data set, but somebody's home or disk.
 MOST_FILES = 10_000
 SPLITS = ("train", "validation", "test")
+# Copies that editors and systems keep, such as .ipynb_checkpoints, __MACOSX and ~$rows.csv.
+HIDDEN = re.compile(r"/(\.|__|~\$)")
 # What `load_dataset` takes for the name of a split.
 WORDS = {"train": "train training", "validation": "validation valid dev val"}
 WORDS |= {"test": "test testing eval evaluation"}
@@ -244,6 +246,8 @@ def _as_text(value):
         return value, bool(NUMBER.fullmatch(value.strip()))
     if value is None or isinstance(value, float) and math.isnan(value):
         return None, False
+    if isinstance(value, bytes):
+        return value.decode("utf-8"), False
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value), isinstance(value, int | float)
@@ -315,7 +319,8 @@ def _files_of_folder(folder, dataset_name):
             for split in saved
         }
     inside = sorted(islice(folder.rglob("*"), MOST_FILES + 1))
-    files = [f for f in inside if kind_of(f) not in (None, "arrow") and os.path.isfile(f)]
+    shown = [f for f in inside if not HIDDEN.search(f"/{f.relative_to(folder).as_posix()}")]
+    files = [f for f in shown if kind_of(f) not in (None, "arrow") and os.path.isfile(f)]
     reason = None
     if len(inside) > MOST_FILES:
         reason = f"more than {MOST_FILES} files and folders; give one that holds the data set and nothing else"

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value, load_from_disk
 from lessons import run_here
-from pyarrow.parquet import read_table
+from pyarrow.parquet import read_table, write_table
 from test_check import labelled_rows
 
 from suite.check import check_dataset
@@ -123,7 +123,10 @@ REFUSED = [
     ("a.zip", b"PK\x03\x04", "unpack it: python -m zipfile -e a.zip a"),
     ("a.jsonl", jsonl("a", "b") + "\n[1]\n", "row 3 is no record"),
     ("a.jsonl", jsonl("a", "b") + "\n{\n", "cannot be read: row 3:"),
-    ("a.jsonl", jsonl("a", "b").replace("\n", ",\n"), "cannot be read: row 1: Extra data"),
+    ("a.jsonl", jsonl("a", "b").replace("\n", ",\n"), "row 1: Extra data; each line holds one record alone"),
+    ("a.csv", "Survey, 2024\n\n" + lines("x,good"), "its header stands in line 3; remove the lines above it"),
+    ("a.csv", "# made by hand\n" + lines("x;good", sep=";"), "its header stands in line 2"),
+    ("a.csv.bz2", b"BZh", "unpack it: bunzip2 a.csv.bz2"),
     ("a.json", '{"text": "x", "label": "a"}', "holds 'a' in every row"),
     ("a.jsonl", jsonl(["a"], ["b"]), "row 1, column 'label' holds a list; for several labels per text"),
     ("a.jsonl", jsonl(1.5, 2.5, 1.5, 2.5), "row 1, column 'label' holds 1.5; a class is a word"),
@@ -196,7 +199,9 @@ def test_classes_that_look_alike_or_like_lists_are_noted(tmp_path):
     classes = ("Good", "good", "a|b", "['a']", "caf\u00e9", "cafe\u0301", "fine\u200b", "fine")
     path = write(tmp_path, "a.csv", lines(classes=classes, count=24))
     said = "\n".join(check_dataset(settings_of(path)).notes)
-    assert "invisible letters alone: café, 'cafe\\u0301', 'fine\\u200b', fine, Good and 1 more" in said
+    assert (
+        "invisible letters alone: café, 'cafe\\u0301', 'fine\\u200b', fine, Good and 1 more" in said
+    )
     assert "a|b" in said and "['a']" in said and "several labels of one text" in said
 
 
@@ -225,6 +230,16 @@ def test_a_class_number_below_0_is_a_missing_class(tmp_path):
     ]
 
 
+def test_bytes_are_text_in_utf_8(tmp_path):
+    table = pa.table({"text": [b"caf\xc3\xa9", b"b", b"c", b"d"], "label": [b"x", b"y"] * 2})
+    write_table(table, tmp_path / "a.parquet")
+    rows = labelled_rows(settings_of(tmp_path / "a.parquet"))["train"]
+    assert rows[0]["text"] == "café" and rows.features["label"].names == ["x", "y"]
+    write_table(pa.table({"text": [b"\xff"], "label": ["x"]}), tmp_path / "b.parquet")
+    with pytest.raises(UserError, match="cannot be read: 'utf-8' codec can't decode"):
+        find_rows(settings_of(tmp_path / "b.parquet"))
+
+
 def test_a_folder_as_competitions_give_it(tmp_path):
     write(tmp_path, "train.csv", lines("x,good"))
     write(tmp_path, "test.csv", "id,text\n1,a\n2,b\n")
@@ -232,6 +247,14 @@ def test_a_folder_as_competitions_give_it(tmp_path):
     notes = check_dataset(settings_of(tmp_path)).notes
     assert "test.csv is left out: it has no column 'label'" in notes
     assert "sample_submission.csv is left out: its name tells no split" in notes
+
+
+def test_copies_that_editors_and_systems_keep_are_no_data(tmp_path):
+    for name in (".ipynb_checkpoints/train-checkpoint.csv", "__MACOSX/._train.csv", "~$train.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(tmp_path, name, lines("of another day,good"))
+    write(tmp_path, "train.csv", lines("x,good", count=6))
+    assert labelled_rows(settings_of(tmp_path)).num_rows == {"train": 7}
 
 
 def test_a_folder_of_files_of_several_kinds(tmp_path):

@@ -15,8 +15,8 @@ READY := $(VENV)/.ready
 LAB := $(VENV)/.lab
 BROWSER := $(VENV)/.browser
 SITE := $(VENV)/.site
-# For two test processes side by side: one thread each, of torch and of TensorFlow.
-ONE_CORE := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1
+# For two test processes side by side: one thread each, of torch, TensorFlow and the tokenizers.
+ONE_CORE := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 RAYON_NUM_THREADS=1
 PYTEST := $(ONE_CORE) $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 SHORT := not long and not browser
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet --constraint $(CONSTRAINTS)

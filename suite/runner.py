@@ -28,8 +28,9 @@ from suite.runs import locked, read_metrics, run_folder, write_json
 from suite.settings import PARAMETERS, SIZES, ParameterError, Settings, all_sizes, fit_sizes
 from suite.start import check_values
 
-# What torch and NumPy read, and the two that TensorFlow reads.
+# What torch and NumPy read, the two that TensorFlow reads, and that of the tokenizers.
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+THREADS += ("RAYON_NUM_THREADS",)
 # Of parameters that a chapter's own cells do not use, papermill says that they are unknown.
 logging.getLogger("papermill").setLevel(logging.ERROR)
 ANSI = re.compile(r"\x1b\[[0-9;]*m")

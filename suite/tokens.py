@@ -3,8 +3,10 @@
 import hashlib
 import inspect
 import json
+import os
 from importlib.metadata import version
 from pathlib import Path
+from unittest.mock import patch
 
 from datasets import DatasetDict, concatenate_datasets
 from tqdm.auto import tqdm
@@ -38,7 +40,8 @@ def tokenize_parts(tokenize, dataset, tokenizer, max_length):
     progress_bar = tqdm(
         total=sum(dataset.num_rows.values()), desc="tokenizing", unit=" rows", disable=not several
     )
-    with progress_bar:
+    # The chapters switch this off, as what has used it must not be copied: here all cores may help.
+    with progress_bar, patch.dict(os.environ, TOKENIZERS_PARALLELISM=str(several).lower()):
         for file, (name, rows) in parts.items():
             # The name stands for what is in the file; the hash of a tokenizer changes with its use.
             cached = {"cache_file_name": str(file), "new_fingerprint": f"{folder.name}-{file.stem}"}

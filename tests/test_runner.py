@@ -129,7 +129,7 @@ def test_rows_run_side_by_side_on_shared_cores_and_the_rest_alone(chapters, tmp_
     names = ["02_after_04", "04_two", "06_one", "08_alone"]
     assert list(done) == list(json.loads((run / "metrics.json").read_text())) == names
     texts = [printed(run / f"{name}.ipynb") for name in names[1:]]
-    assert texts == ["3 3 3\n", "3 3 3\n", "None None None\n"]
+    assert texts == ["3 3 3 3\n", "3 3 3 3\n", "None None None None\n"]
 
 
 def test_the_plan_of_the_chapters_keeps_to_what_they_need():

@@ -13,6 +13,7 @@ from test_parameters import refuse_in_a_process
 
 from conftest import SMOKE, write_rows
 from suite.errors import UserError
+from suite.names import cache_folder
 from suite.resolve import find_model
 from suite.settings import Settings, parameters_cell
 from suite.start import check_values, read_parameters
@@ -189,6 +190,16 @@ def test_bad_input_is_refused_in_one_line_and_nothing_changes(
     assert "\n" not in message and len(message) < 1000
     assert content_of(tmp_path) == before
     assert "Traceback" not in "".join(capfd.readouterr())
+
+
+def test_a_cache_that_cannot_be_written_is_named(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", f"{__file__}/cache")
+    with pytest.raises(UserError, match="the cache .* cannot be written to: .*; set HF_HOME to"):
+        cache_folder()
+    monkeypatch.undo()
+    monkeypatch.setattr("os.access", lambda *asked: False)
+    with pytest.raises(UserError, match="cannot be written to: Permission denied"):
+        cache_folder()
 
 
 def test_nothing_heavy_is_loaded_to_refuse_a_file(tmp_path, root):

@@ -3,15 +3,18 @@
 import json
 
 import evaluate
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from lessons import rows_of
+from matplotlib.text import Text
 from sklearn.metrics import accuracy_score, f1_score
 from transformers import AutoModelForSequenceClassification
 
 from helpers.batches import make_dataloader, to_model_inputs
 from helpers.evaluation import expected_calibration_error, predict, predict_texts, tfidf_baseline
+from suite.chapters import all_chapters, lesson
 from suite.metrics import metric_folder
 from suite.resolve import find_model
 from suite.runs import EXPECTED
@@ -77,3 +80,16 @@ def test_the_word_baseline_counts_characters_where_there_are_no_words(texts):
     assert list(baseline.predict(texts)) == [1, 0]
     assert baseline[0].analyzer == "char"
     assert tfidf_baseline(["a good long film", "a bad long film"], [1, 0])[0].analyzer == "word"
+
+
+def test_the_matrix_of_a_thousand_classes_is_of_bounded_size():
+    """And holds no million numbers."""
+    labels = np.arange(1000)
+    names = {"labels": labels, "predictions": labels[::-1], "numbers": labels}
+    names["names"] = [f"class {n}" for n in labels]
+    cell = lesson(all_chapters()[4])["draw-confusion"]
+    exec(cell.replace("plt.show()", ""), names)
+    figure = plt.gcf()
+    assert max(figure.get_size_inches()) <= 13
+    assert len(figure.findobj(Text)) < 100
+    plt.close(figure)

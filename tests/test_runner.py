@@ -1,12 +1,14 @@
 """The runner: what it prints and keeps when all goes well, and when something breaks."""
 
 import json
+import math
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -21,6 +23,7 @@ from suite import runner
 from suite.chapters import ROOT, all_chapters, facts, plan
 from suite.errors import UserError
 from suite.runner import main, run_chapters
+from suite.runs import run_folder
 from suite.settings import parameters_cell
 from suite.start import check_values
 
@@ -387,6 +390,16 @@ def test_a_chapter_for_bert_takes_an_own_file(number, twenty_classes, tmp_path, 
     if number == "09":
         labels = json.loads((run / "keras" / "labels.json").read_text())
         assert sorted(labels.values()) == names
+
+
+@pytest.mark.parametrize("number", ["08", "10"])
+def test_a_chapter_that_measures_speed_takes_a_single_step(number, smoke, monkeypatch):
+    make_here(monkeypatch)
+    few = {"num_train": 8, "num_validation": 2, "num_eval": 2, "batch_size": 8, "num_epochs": 1}
+    run_here(number, replace(smoke, **few))
+    metrics = json.loads((run_folder(smoke) / "metrics.json").read_text())
+    (chapter,) = [name for name in metrics if name.startswith(number)]
+    assert math.isfinite(metrics[chapter].get("samples_per_second", 1.0))
 
 
 @pytest.mark.long

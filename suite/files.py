@@ -104,9 +104,20 @@ def _open(path, mode, **options):
     return (gzip.open if path.suffix.lower() == ".gz" else open)(path, mode, **options)
 
 
+def check_encoding(name):
+    """Raise SourceError unless Python knows an encoding."""
+    try:
+        "".encode(name)
+    except (LookupError, ValueError):
+        raise SourceError(
+            f"encoding is {name!r}, which Python does not know; give 'auto' or one such as 'gb18030'"
+        ) from None
+
+
 def encoding_of(path, said="auto"):
     """Return (encoding of a text file, a note on it or "")."""
     if said != "auto":
+        check_encoding(said)
         if line := _undecodable(path, said)[:1]:
             raise SourceError(
                 f"{path.name} is not in {said} (line {line[0]}); set encoding to another"

@@ -154,13 +154,16 @@ def pack_weights(model):
             pack_weights(module)
 
 
-def predict_file(model_folder, file, output, text_column="text", every=False, overwrite=False):
+def predict_file(
+    model_folder, file, output, text_column="text", every=False, overwrite=False, encoding="auto"
+):
     """Write the rows of a file with their labels to another; return (rows, blank rows, seconds).
 
     file: CSV, TSV, JSON, JSON Lines or Parquet, or "-" for lines on standard input
     output: CSV, TSV, JSON Lines or Parquet, or "-" for JSON Lines on standard output; it is there whole or
         not at all
     every: write the probability of every class too; the seconds are without those of loading the model
+    encoding: that of a CSV file, as in training
 
     Raises UserError with one line for a file or model that cannot be read, and for an output that is there.
     """
@@ -168,7 +171,7 @@ def predict_file(model_folder, file, output, text_column="text", every=False, ov
     text_column = "text" if file == "-" else text_column
     _check_output(output, overwrite)
     with tempfile.TemporaryDirectory(prefix="predict-") as cache:
-        rows = _load(file, text_column, cache)
+        rows = _load(file, text_column, cache, encoding)
         loading = perf_counter()
         classifier = Classifier(model_folder)
         start += perf_counter() - loading
@@ -238,7 +241,7 @@ def _no_bars():
             enable_progress_bars()
 
 
-def _load(file, text_column, cache):
+def _load(file, text_column, cache, encoding):
     """Return the rows of a file as a Dataset on the disk, in the folder `cache`."""
     try:
         if file == "-":
@@ -252,7 +255,7 @@ def _load(file, text_column, cache):
             raise SourceError(f"there is no file {file!r}")
         with _no_bars():
             if kind == "csv":  # what stands in the other columns is written as it is
-                table = read_table(source, [text_column])
+                table = read_table(source, [text_column], encoding)
                 names = table.columns
                 rows = Dataset.from_generator(
                     lambda: (dict(zip(names, row, strict=True)) for row in table.rows()),

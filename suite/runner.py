@@ -201,6 +201,7 @@ def _read_arguments(arguments):
     predict.add_argument("model_folder", help="such as runs/default/model")
     predict.add_argument("file", help="CSV, TSV, JSON, JSON Lines, Parquet; - for lines on stdin")
     predict.add_argument("--text-column", default="text", help="column that holds the text")
+    predict.add_argument("--encoding", default="auto", help="such as gb18030, as in training")
     predict.add_argument(
         "-o", dest="output", default="-", help="CSV, TSV, JSON Lines or Parquet; - for stdout"
     )
@@ -341,7 +342,8 @@ def main(arguments=None):
     print(f"\nNotebooks, model and metrics.json: {folder}")
     if (folder / "model" / "config.json").is_file():
         words = ["new.csv", "-o", "answers.csv"]
-        if "text_column" in parameters:
-            words += ["--text-column", parameters["text_column"]]
+        for name in ("text_column", "encoding"):
+            if name in parameters:
+                words += [f"--{name.replace('_', '-')}", parameters[name]]
         print(f"To label a file: {_command('predict', folder / 'model', *words)}")
     return 0

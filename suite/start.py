@@ -5,6 +5,7 @@ import re
 import warnings
 from pathlib import Path
 
+from suite.files import check_encoding
 from suite.hub import fetch_dataset
 from suite.model_folder import check_model_folder
 from suite.names import PACKAGED_MODELS, split_hub_name
@@ -116,12 +117,7 @@ def _check_together(settings):
         raise ParameterError(f"run_dir must be a folder, but {settings.run_dir!r} is a file")
     check_source(settings.dataset_name)
     if settings.encoding != "auto":
-        try:
-            "".encode(settings.encoding)
-        except LookupError:
-            raise ParameterError(
-                f"encoding is {settings.encoding!r}, which Python does not know; give 'auto' or one such as 'gb18030'"
-            ) from None
+        check_encoding(settings.encoding)
     folder = local_model(settings.model_name)
     if folder and settings.model_name not in PACKAGED_MODELS:
         check_model_folder(Path(folder), settings.model_name)

@@ -97,6 +97,16 @@ def test_rows_keep_their_order_and_their_own_columns(kind, ending, model, tmp_pa
     assert pd.to_numeric(rows["confidence"]).isna().tolist() == [False] * 35 + [True] * 2
 
 
+def test_an_encoding_can_be_said(model, tmp_path):
+    file, output = named(tmp_path, "csv", "jsonl")
+    file.write_bytes("text\n值得再来\n很难吃\n".encode("gb18030"))
+    options = ["--encoding", "gb18030", "-o", str(output)]
+    assert main(["predict", model, str(file), *options]) == 0
+    rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [row["text"] for row in rows] == ["值得再来", "很难吃"]
+    assert main(["predict", model, str(file), "--encoding", "gb18031", "-o", "-"]) == 1
+
+
 def test_lines_come_in_and_go_out_as_json(model, monkeypatch, capsys):
     lines = io.BytesIO(b"A joy.\n\nDull\r\n")
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(lines))

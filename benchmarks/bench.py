@@ -34,7 +34,7 @@ RT, IMDB = "cornell-movie-review-data/rotten_tomatoes", "stanfordnlp/imdb"
 BASE = ROOT / "runs" / "bench" / "bert-base"
 NUM_TRAIN = 1000
 # All that rotten_tomatoes has of them: its texts are short, so there is time to test on more.
-ALL = {"num_train": 6162, "num_validation": 1088, "num_eval": 1280}
+ALL = {"num_train": 6162, "num_validation": 1088, "num_test": 1280}
 DATA = {
     "rt": Settings(dataset_name=RT, run_dir="runs/bench/rt", **ALL),
     "imdb": Settings(dataset_name=IMDB, run_dir="runs/bench/imdb"),
@@ -43,7 +43,7 @@ DATA = {
 }
 # No recipe looks at the validation rows, so they are test rows too. Ours was chosen on `unused`:
 # training rows that no recipe trains on.
-TEST_SPLITS = {"rt": ["eval", "validation", "unused"]}
+TEST_SPLITS = {"rt": ["test", "validation", "unused"]}
 TITLES = {
     "rt": "rotten_tomatoes",
     "imdb": "imdb, cut at 512 tokens",
@@ -152,7 +152,7 @@ def measure_accuracy(name, data, device, seed):
     recipe = seed_recipe_text_by_text if name == "seed" else RECIPES[name][0]
     model = recipe(task, rows["train"], None, 3, Clock())
     by_split = {}
-    for split in TEST_SPLITS.get(data, ["eval"]):
+    for split in TEST_SPLITS.get(data, ["test"]):
         dataloader = make_dataloader(longest_first(rows[split]), task.tokenizer, 32)
         by_split[split] = evaluate_model(model, dataloader, task.device)[1]
     sizes = [len(rows[split]) for split in by_split]

@@ -111,7 +111,7 @@ def accuracy_of(road, settings):
 
     Takes the model from `run_dir`, or has it trained, with the chapter's own settings: dropout is on.
     """
-    rows = to_model_inputs(tokenized_rows(settings))["eval"]
+    rows = to_model_inputs(tokenized_rows(settings))["test"]
     tokenizer = AutoTokenizer.from_pretrained(find_model(settings.model_name))
     dataloader = make_dataloader(rows, tokenizer, settings.batch_size)
     with product(ROADS[road], settings) as folder:

@@ -11,11 +11,7 @@ from accelerate.utils import set_seed
 from datasets import load_from_disk
 from torch.optim import AdamW
 from torch.utils.data import DataLoader
-from transformers import (
-    AutoTokenizer,
-    DataCollatorWithPadding,
-    get_scheduler,
-)
+from transformers import AutoTokenizer, DataCollatorWithPadding, get_scheduler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from helpers.batches import make_dataloader, to_model_inputs
@@ -80,7 +76,7 @@ def prepare_parts(accelerator, settings):
     optimizer = AdamW(groups, lr=settings.learning_rate, fused=True)
     processes = accelerator.num_processes
     batches = make_grouped_dataloader(rows["train"], tokenizer, size, processes, settings.seed)
-    test_batches = make_dataloader(rows["eval"], tokenizer, size)
+    test_batches = make_dataloader(rows["test"], tokenizer, size)
     return accelerator.prepare(model, optimizer, batches, test_batches)
 
 

@@ -58,7 +58,7 @@ def _write(folder, settings, figures, classes):
         data=parameters["dataset_name"],
         names=[_plain(name) for name, *_ in classes],
         classes=[(_plain(name), *scores) for name, *scores in classes],
-        num_eval=settings.num_eval,
+        num_test=settings.num_test,
         figures=figures,
         parameters=parameters,
         versions=stamp["versions"],

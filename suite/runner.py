@@ -25,7 +25,16 @@ from suite.chapters import all_chapters, plan
 from suite.check import check_dataset
 from suite.errors import ChapterError, UserError
 from suite.runs import locked, read_metrics, run_folder, write_json
-from suite.settings import PARAMETERS, SIZES, ParameterError, Settings, all_sizes, fit_sizes
+from suite.settings import (
+    PARAMETERS,
+    RENAMED,
+    SIZES,
+    ParameterError,
+    Settings,
+    all_sizes,
+    fit_sizes,
+    named_as_now,
+)
 from suite.start import check_values
 
 # What torch and NumPy read, the two that TensorFlow reads, and that of the tokenizers.
@@ -237,12 +246,12 @@ def _read_parameters(arguments):
         if not sign:
             raise ParameterError(f"-p {pair} gives no value; write -p {pair}=VALUE")
         values[name] = _value(name, text)
-    return values
+    return named_as_now(values)
 
 
 def _value(name, text):
     """Return what a word stands for: the word itself for a parameter that is text."""
-    wanted = getattr(PARAMETERS.get(name), "type", str)
+    wanted = getattr(PARAMETERS.get(RENAMED.get(name, name)), "type", str)
     if wanted is bool:
         return {"true": True, "yes": True, "false": False, "no": False}.get(text.lower(), text)
     for kind in (int, float) if wanted is not str else ():

@@ -13,7 +13,7 @@ from suite.errors import UserError
 HELD_OUT = 0.15
 # What every chapter has, whether its cells use it or not.
 OF_EVERY_RUN = ("seed", "run_dir")
-SIZES = ("num_train", "num_validation", "num_eval")
+SIZES = ("num_train", "num_validation", "num_test")
 
 
 class ParameterError(UserError):
@@ -46,7 +46,7 @@ class Settings:
     )
     num_train: int = _parameter("rows", 1000, "rows to train on", 2, 1_000_000)
     num_validation: int = _parameter("rows", 500, "rows that choose the best epoch", 2, 1_000_000)
-    num_eval: int = _parameter(
+    num_test: int = _parameter(
         "test", 1000, "test rows, used for the final figures alone", 2, 1_000_000
     )
     max_length: int = _parameter("rows", 512, "tokens a text; longer texts are cut", 4, 8192)
@@ -85,6 +85,8 @@ class Settings:
 
 
 PARAMETERS = {f.name: f for f in fields(Settings)}
+# Names of before, still taken.
+RENAMED = {"num_eval": "num_test"}
 DATA_PARAMETERS = {n for n, f in PARAMETERS.items() if f.metadata["decides"] in ("rows", "test")}
 MODEL_PARAMETERS = {n for n, f in PARAMETERS.items() if f.metadata["decides"] in ("rows", "model")}
 
@@ -117,14 +119,21 @@ def all_sizes(sizes):
     return sizes["train"], sizes["validation"], sizes["test"]
 
 
-def check_names(names):
-    """Raise ParameterError if one of the names is no parameter."""
-    for name in names:
+def named_as_now(values):
+    """Return parameters under their names of today, and say which have another name now.
+
+    Raises ParameterError if one of the names is no parameter.
+    """
+    for name in values:
         if name in PARAMETERS:
+            continue
+        if name in RENAMED:
+            print(f"{name} is called {RENAMED[name]} now")
             continue
         near = difflib.get_close_matches(str(name).lower(), PARAMETERS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(PARAMETERS)}"
         raise ParameterError(f"unknown parameter {name!r}; {hint}")
+    return {RENAMED.get(name, name): value for name, value in values.items()}
 
 
 KINDS = {str: "text", int: "a whole number", float: "a number", bool: "True or False"}

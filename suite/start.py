@@ -18,9 +18,9 @@ from suite.settings import (
     ParameterError,
     Settings,
     all_sizes,
-    check_names,
     check_type_and_range,
     fit_sizes,
+    named_as_now,
 )
 
 FORMS = {
@@ -41,7 +41,7 @@ def check_values(values, with_rows=True):
     and asks no network: what lies on the Hub is checked by `read_parameters`.
     """
     _quiet_libraries()  # before one of them is imported
-    check_names(values)
+    values = named_as_now(values)
     for name, value in values.items():
         check_type_and_range(PARAMETERS[name], value)
     values = {
@@ -65,7 +65,6 @@ def read_parameters(namespace):
     import tqdm.notebook  # loads ipywidgets where they are
 
     names = _assigned_names(namespace)
-    check_names(names)
     settings = check_values({name: namespace[name] for name in names})
     # A saved notebook keeps the first state of a widget, a bar at 0 %, and the last one of a text.
     tqdm.notebook.IProgress = None

@@ -213,5 +213,5 @@ def test_nothing_heavy_is_loaded_to_refuse_a_file(tmp_path, root):
 @pytest.mark.parametrize("name", ["rows.csv", "model/README.md"])
 def test_the_same_input_without_a_fault_is_taken(name, tmp_path):
     path = str(write(tmp_path, {name: GOOD}))
-    values = {**SMOKE, "run_dir": str(tmp_path / "run"), "num_validation": 11, "num_eval": 14}
+    values = {**SMOKE, "run_dir": str(tmp_path / "run"), "num_validation": 11, "num_test": 14}
     assert check_values({**values, "dataset_name" if path.endswith(".csv") else "model_name": path})

@@ -134,8 +134,8 @@ def test_the_tables_are_those_of_the_results(path):
 
 
 def test_the_accuracies_in_prose_are_those_of_the_results():
-    splits = ("eval", "validation", "unused")
-    sizes = (ALL["num_eval"], ALL["num_validation"], ALL["num_train"] - NUM_TRAIN)
+    splits = ("test", "validation", "unused")
+    sizes = (ALL["num_test"], ALL["num_validation"], ALL["num_train"] - NUM_TRAIN)
     answers = SEEDS["rt"] * sum(sizes)
 
     def mean(name, first, last):

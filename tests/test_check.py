@@ -16,7 +16,7 @@ from suite.runner import main
 from suite.settings import Settings, parameters_cell
 from suite.start import check_values, read_parameters
 
-SMALL = {"num_train": 30, "num_validation": 6, "num_eval": 8, "max_length": 32}
+SMALL = {"num_train": 30, "num_validation": 6, "num_test": 8, "max_length": 32}
 KINDS = [".csv", ".tsv", ".json", ".jsonl", ".parquet"]
 TEXT = 'She said “no”,\nthen: "yes" – naïve café, ½ price; 日本 😀 שלום number {}'
 
@@ -84,7 +84,7 @@ def test_a_folder_with_each_split_apart(kind, tmp_path):
     if kind == "saved":
         saved = DatasetDict({name: Dataset.from_pandas(part) for name, part in parts.items()})
         saved.save_to_disk(folder, num_shards={"train": 3, "validation": 1, "test": 1})
-    settings = settings_of(folder, tmp_path, num_eval=15)
+    settings = settings_of(folder, tmp_path, num_test=15)
     assert_read_as_written(written, settings, ["bad", "good"])
     for name, part in parts.items():
         assert list(labelled_rows(settings)[name]["text"]) == list(part["review"])
@@ -226,12 +226,12 @@ def test_a_small_data_set_gives_what_it_holds_unless_sizes_were_asked_for(tmp_pa
     rows(["bad", "good"], 300).to_csv(path, index=False)
     given = ["-p", f"dataset_name={path}", "-p", "text_column=review", "-p", "label_column=stars"]
     assert main(["check", *given]) == 0
-    assert "(num_train 216, num_validation 39, num_eval 45):" in capsys.readouterr().out
-    assert main(["check", *given, "-p", "num_eval=46"]) == 1
-    assert "num_eval is 46, but" in capsys.readouterr().err
+    assert "(num_train 216, num_validation 39, num_test 45):" in capsys.readouterr().out
+    assert main(["check", *given, "-p", "num_test=46"]) == 1
+    assert "num_test is 46, but" in capsys.readouterr().err
     assert main(["run", "01", *given, "-p", f"run_dir={tmp_path / 'run'}"]) == 0
     said = capsys.readouterr().out
-    assert "smaller than the usual sizes: num_train 216, num_validation 39, num_eval 45." in said
+    assert "smaller than the usual sizes: num_train 216, num_validation 39, num_test 45." in said
     assert "train_rows 216" in said
 
 

@@ -89,12 +89,12 @@ def test_tokenize_cuts_at_the_limit_and_does_not_pad(tokenizer):
 
 def test_no_text_is_in_two_splits_and_only_training_rows_depend_on_the_seed(tmp_path):
     """All rows, as chapter 01 makes them; those that are not trained on come with the longest first."""
-    values = {"num_train": 6162, "num_validation": 1088, "num_eval": 1280, "max_length": 32}
+    values = {"num_train": 6162, "num_validation": 1088, "num_test": 1280, "max_length": 32}
     one, two = (
         rows_of(check_values({**values, "seed": seed, "run_dir": str(tmp_path / str(seed))}))
         for seed in (1, 2)
     )
-    assert one.num_rows == {"train": 6162, "validation": 1088, "eval": 1280}
+    assert one.num_rows == {"train": 6162, "validation": 1088, "test": 1280}
     assert len({text for rows in one.values() for text in rows["text"]}) == 6162 + 1088 + 1280
     assert list(one["train"]["text"]) != list(two["train"]["text"])
     for name, rows in one.items():

@@ -61,7 +61,7 @@ def command(folder, num_processes):
 @pytest.mark.long
 def test_two_processes_take_the_steps_of_one_with_twice_the_batch(tmp_path, record_property):
     """And count every row once, although the last batch is uneven."""
-    sizes = {"num_train": 96, "num_validation": 16, "num_eval": 43, "max_length": 64}
+    sizes = {"num_train": 96, "num_validation": 16, "num_test": 43, "max_length": 64}
     common = {**sizes, "num_epochs": 1, "device": "cpu", "run_dir": str(tmp_path / "run")}
     metrics, weights = {}, {}
     for number in (1, 2):

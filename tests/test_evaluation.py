@@ -55,11 +55,11 @@ def test_predictions_do_not_depend_on_the_batch(smoke, tokenizer):
     dataset = rows_of(smoke)
     folder = find_model(smoke.model_name)
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
-    rows = to_model_inputs(dataset)["eval"]
+    rows = to_model_inputs(dataset)["test"]
     together = predict(model, make_dataloader(rows, tokenizer, 64), model.device)
     alone = predict(model, make_dataloader(rows, tokenizer, 1), model.device)
-    texts = predict_texts(list(dataset["eval"]["text"]), model, tokenizer, smoke.max_length)
-    assert together.shape == (smoke.num_eval, 2)
+    texts = predict_texts(list(dataset["test"]["text"]), model, tokenizer, smoke.max_length)
+    assert together.shape == (smoke.num_test, 2)
     np.testing.assert_allclose(together, alone, atol=1e-5)
     np.testing.assert_allclose(together, texts, atol=1e-5)
 

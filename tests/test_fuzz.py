@@ -79,7 +79,7 @@ def take(folder, ending, content):
     """Check a new file, and take the steps of chapter 01 if it is taken."""
     file = folder / f"{len(list(folder.iterdir()))}{ending}"
     file.write_bytes(content)
-    small = {"num_train": 8, "num_validation": 2, "num_eval": 2, "dataset_name": str(file)}
+    small = {"num_train": 8, "num_validation": 2, "num_test": 2, "dataset_name": str(file)}
     own = refused(check_values, {**SMOKE, **small})
     if own is not None:
         rows = split(labelled_rows(own), HELD_OUT)

@@ -63,6 +63,6 @@ def assert_texts_of_any_length_are_classified(folder, card):
         code += re.sub(r'model="[^"]+"', f'model="{folder}"', lines) + asked
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    answers = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("[{")]
+    answers = [json.loads(line) for line in run.stdout.splitlines() if line.startswith('[{"')]
     of_three = [answer for answer in answers if len(answer) == 3]
     assert len(of_three) == 3 and of_three[0] == of_three[1] == of_three[2]

@@ -35,7 +35,7 @@ def unbalanced(tmp_path):
     rows += [{"text": f"review number {n}, dull", "label": "bad"} for n in range(18)]
     pd.DataFrame(rows).to_csv(tmp_path / "reviews.csv", index=False)
     own = {"dataset_name": str(tmp_path / "reviews.csv"), "run_dir": str(tmp_path / "balanced")}
-    own |= {"num_validation": 13, "num_eval": 16, "num_train": 64, "num_epochs": 2}
+    own |= {"num_validation": 13, "num_test": 16, "num_train": 64, "num_epochs": 2}
     return check_values({**SMOKE, **own, "class_weights": "balanced", "learning_rate": 5e-5})
 
 

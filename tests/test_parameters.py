@@ -48,7 +48,7 @@ BAD = [
     ({"zzz": 1}, "unknown parameter 'zzz'; known are model_name, "),
     ({"num_train": 6163}, f"num_train is 6163, but {REVIEWS} has 6162 rows for it"),
     ({"num_validation": 1089}, f"num_validation is 1089, but {REVIEWS} has 1088 rows"),
-    ({"num_eval": 1281}, "set num_eval to 1280 or less"),
+    ({"num_test": 1281}, "set num_test to 1280 or less"),
     ({"num_train": 20000, "dataset_name": "stanfordnlp/imdb"}, "but 'stanfordnlp/imdb' has 17"),
     ({"max_length": 513}, "reads at most 512 tokens; set max_length to 512 or less"),
     ({"learning_rate": 0}, "learning_rate must be between 1e-08 and 1.0, but it is 0"),
@@ -81,6 +81,11 @@ def test_bad_value_is_refused_in_one_line(parameters, message, root, monkeypatch
         check_values(parameters)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_parameter_of_another_name_before_is_taken_and_said(capsys):
+    assert check_values({"num_eval": 50, "seed": 7}) == Settings(num_test=50, seed=7)
+    assert capsys.readouterr().out == "num_eval is called num_test now\n"
 
 
 # Arguments: a list of parameters, and modules that a refusal must not load.

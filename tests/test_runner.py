@@ -308,7 +308,7 @@ def test_a_text_is_what_was_typed(tmp_path):
 def test_a_terminal_that_lacks_the_letters_shows_their_codes(tmp_path):
     rows = "".join(f"review {n},{'好坏'[n % 2]}\n" for n in range(90))
     (tmp_path / "rows.csv").write_text("text,label\n" + rows, encoding="utf-8")
-    command = [sys.executable, "-m", "suite", "check", "-p", "num_train=40", "-p", "num_eval=9"]
+    command = [sys.executable, "-m", "suite", "check", "-p", "num_train=40", "-p", "num_test=9"]
     command += ["-p", "num_validation=9", "-p", f"dataset_name={tmp_path / 'rows.csv'}"]
     env = {**os.environ, "PYTHONIOENCODING": "ascii"}
     run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
@@ -395,7 +395,7 @@ def test_a_chapter_for_bert_takes_an_own_file(number, twenty_classes, tmp_path, 
 @pytest.mark.parametrize("number", ["08", "10"])
 def test_a_chapter_that_measures_speed_takes_a_single_step(number, smoke, monkeypatch):
     make_here(monkeypatch)
-    few = {"num_train": 8, "num_validation": 2, "num_eval": 2, "batch_size": 8, "num_epochs": 1}
+    few = {"num_train": 8, "num_validation": 2, "num_test": 2, "batch_size": 8, "num_epochs": 1}
     run_here(number, replace(smoke, **few))
     metrics = json.loads((run_folder(smoke) / "metrics.json").read_text())
     (chapter,) = [name for name in metrics if name.startswith(number)]

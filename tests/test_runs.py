@@ -32,12 +32,12 @@ def test_a_folder_is_taken_for_what_made_it_and_only_whole(settings, tmp_path):
     folder, stamp = tmp_path / "model", made_by(settings, "model")
     (folder / "README.md").write_text("added later")
     assert is_made_by(folder, stamp)
-    for same in ({"num_eval": 5}, {"save_steps": 5}, {"run_dir": "elsewhere"}):
+    for same in ({"num_test": 5}, {"save_steps": 5}, {"run_dir": "elsewhere"}):
         assert is_made_by(folder, made_by(replace(settings, **same), "model"))
     for other in ({"seed": 1}, {"num_epochs": 1}, {"max_length": 64}):
         assert not is_made_by(folder, made_by(replace(settings, **other), "model"))
     assert not is_made_by(folder, made_by(settings, "trainer"))
-    assert made_by(replace(settings, num_eval=5), "data") != made_by(settings, "data")
+    assert made_by(replace(settings, num_test=5), "data") != made_by(settings, "data")
     for name, contents in (("inside/weights", ["123"]), ("made_by.json", ["", "{", "[]"])):
         whole = (folder / name).read_text()
         for content in contents:

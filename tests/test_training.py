@@ -69,7 +69,7 @@ def test_the_trained_model_is_kept_and_made_again_for_other_settings(smoke, capf
     """The chapter that makes it runs in a process of its own, and shows the bars of its own cells."""
     first = (train("model", smoke) / "model.safetensors").read_bytes()
     capfd.readouterr()
-    with product("model", replace(smoke, num_eval=smoke.num_eval // 2)) as folder:
+    with product("model", replace(smoke, num_test=smoke.num_test // 2)) as folder:
         assert (folder / "model.safetensors").read_bytes() == first
     assert capfd.readouterr() == ("", "")
     with product("model", replace(smoke, num_epochs=2)) as folder:

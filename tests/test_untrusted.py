@@ -51,7 +51,7 @@ def trapped(tmp_path_factory):
     before = outside(folder)
     chapters = [path for path in all_chapters() if path.stem[:2] in ("05", "07")]
     values = {"dataset_name": str(file), "run_dir": str(run_dir), "num_validation": 16}
-    run_chapters(chapters, {**SMOKE, **values, "num_eval": 16}, progress=False)
+    run_chapters(chapters, {**SMOKE, **values, "num_test": 16}, progress=False)
     return run_dir, before, outside(folder)
 
 

@@ -21,7 +21,7 @@ from helpers.training import load_model, parameter_groups
 from suite.launch import prepare_process, read_settings
 from suite.products import product
 from suite.resolve import find_model
-from suite.runs import write_json
+from suite.runs import follow_umask, write_json
 
 
 def make_grouped_dataloader(rows, tokenizer, batch_size, num_processes, seed):
@@ -110,6 +110,7 @@ def save_results(accelerator, model, eval_dataloader, steps, folder):
     unwrapped.save_pretrained(folder / "model", is_main_process=is_first, state_dict=weights)
     if is_first:
         write_json(folder / "metrics.json", metrics)
+        follow_umask(folder)
 
 
 def train_distributed(folder):

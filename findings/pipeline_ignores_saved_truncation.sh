@@ -4,8 +4,8 @@
 # `truncation` section of tokenizer.json (which the tokenizers library itself obeys), nor `truncation` and
 # `max_length` in tokenizer_config.json, nor `task_specific_params` in config.json. `model_max_length` is
 # there and read, and is not enough either. Only truncation=True in the call cuts.
-# Seen: RuntimeError "The size of tensor a (66) must match the size of tensor b (16)" for each of the four
-# folders, and a label with truncation=True.
+# Seen: RuntimeError "The expanded size of the tensor (66) must match the existing size (16)" for each of the
+# four folders, and a label with truncation=True.
 # Exits with 1 if one of the folders is enough now.
 set -e
 folder=$(mktemp -d)

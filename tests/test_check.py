@@ -221,6 +221,7 @@ def test_the_runner_checks_and_runs_nothing(tmp_path, capsys):
     assert not Path(tmp_path, "run").exists()
 
 
+@pytest.mark.slow
 def test_a_small_data_set_gives_what_it_holds_unless_sizes_were_asked_for(tmp_path, capsys):
     path = tmp_path / "reviews.csv"
     rows(["bad", "good"], 300).to_csv(path, index=False)

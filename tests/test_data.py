@@ -143,6 +143,7 @@ def token_files(cache):
     return {path: path.stat().st_mtime_ns for path in cache.glob("finetuning-notebooks/*/*.arrow")}
 
 
+@pytest.mark.slow
 def test_tokenizing_goes_on_after_a_kill_and_the_cache_does_not_depend_on_the_session(tmp_path):
     """Killed when the first of three parts is there."""
     first = tokenize_apart(tmp_path, 1)

@@ -6,6 +6,7 @@ import json
 from time import process_time
 
 import pandas as pd
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pyarrow.parquet import read_table
@@ -127,6 +128,7 @@ plain = st.text(letters, max_size=12) | st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @EXAMPLES
 @given(
     rows=st.lists(st.tuples(plain, plain), max_size=30),

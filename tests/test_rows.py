@@ -154,6 +154,7 @@ def test_a_file_is_read_as_it_is_meant(name, content, classes, first, tmp_path):
     assert (rows[0]["text"], classes[rows[0]["label"]]) == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "content", "classes", "first"), READ[:22], ids=range(22))
 def test_a_whole_chapter_takes_what_was_read(name, content, classes, first, tmp_path):
     values = {"dataset_name": str(write(tmp_path, name, content)), "run_dir": str(tmp_path / "run")}

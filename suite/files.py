@@ -201,6 +201,8 @@ def _csv(path, columns, encoding):
         if header.count(name) > 1:
             raise SourceError(f"{path.name} has two columns named {name!r}; rename one")
     spaced = any(name.startswith(" ") for name in headers[sep][1:])
+    if len(headers[sep]) == 1:
+        sep = "\x1f"  # one column: what separates columns elsewhere is part of a text
     base = {"delimiter": sep, "skipinitialspace": spaced}
     label = header.index(columns[-1]) if columns and columns[-1] in header else None
     layouts = [

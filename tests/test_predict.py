@@ -97,6 +97,14 @@ def test_rows_keep_their_order_and_their_own_columns(kind, ending, model, tmp_pa
     assert pd.to_numeric(rows["confidence"]).isna().tolist() == [False] * 35 + [True] * 2
 
 
+def test_in_a_file_of_one_column_commas_are_part_of_a_text(model, tmp_path):
+    file, output = named(tmp_path, "csv", "jsonl")
+    file.write_text('text\nlovely soup, friendly\n"quoted, too"\nawful; wait\n')
+    assert predict_file(model, file, output)[:2] == (3, 0)
+    rows = [json.loads(line)["text"] for line in output.read_text().splitlines()]
+    assert rows == ["lovely soup, friendly", "quoted, too", "awful; wait"]
+
+
 def test_an_encoding_can_be_said(model, tmp_path):
     file, output = named(tmp_path, "csv", "jsonl")
     file.write_bytes("text\n值得再来\n很难吃\n".encode("gb18030"))

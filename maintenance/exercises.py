@@ -24,8 +24,9 @@ def exercise_cells(chapter, solutions):
             new_markdown_cell(f"**Exercise {number}.** {question}", id=f"exercise-{number}")
         )
         cells.append(new_code_cell(answer, id=f"exercise-{number}-answer"))
-        call = f"from suite.exercises import check_exercise\n\ncheck_exercise({chapter!r}, {number}, globals())"
-        cells.append(new_code_cell(call.replace("'", '"'), id=f"exercise-{number}-check"))
+        call = f'check_exercise("{chapter}", {number}, globals())'
+        source = f"from suite.exercises import check_exercise\n\n{call}"
+        cells.append(new_code_cell(source, id=f"exercise-{number}-check"))
     return cells
 
 

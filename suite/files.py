@@ -355,8 +355,8 @@ def _rows_of(value):
     if not isinstance(value, dict):
         return value if isinstance(value, list) else [value]
     parts = list(value.values())
-    if parts and all(isinstance(part, dict) for part in parts):
-        parts = [list(part.values()) for part in parts]
+    if parts and all(isinstance(part, dict) and part.keys() == parts[0].keys() for part in parts):
+        parts = [[part[row] for row in parts[0]] for part in parts]
     even = all(isinstance(part, list) and len(part) == len(parts[0]) for part in parts)
     if even and len(parts) > 1:
         return [dict(zip(value, cells, strict=True)) for cells in zip(*parts, strict=True)]

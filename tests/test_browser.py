@@ -115,17 +115,19 @@ def look_at(page, path, shown):
     height = page.evaluate("document.querySelector('.jp-WindowedPanel-viewport').scrollHeight")
     page.set_viewport_size({"width": WIDTH, "height": height + 200})
     page.evaluate("document.querySelector('.jp-WindowedPanel-outer').scrollTop = 0")
-    page.wait_for_timeout(500)
+    stored = nbformat.read(path, as_version=4).cells
+    outputs = [output for cell in stored for output in cell.get("outputs", [])]
+    images = sum("image/png" in output.get("data", {}) for output in outputs)
+    shown_images = "[...document.querySelectorAll('.jp-RenderedImage img')]"
+    drawn = f"{shown_images}.filter(e => e.complete && e.naturalWidth).length == {images}"
+    page.wait_for_function(f"() => document.querySelector('{ERRORS}') || {drawn}")
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SCREENSHOTS / f"{path.stem}{shown}.png")
     errors = page.locator(ERRORS)
     assert errors.count() == 0, errors.first.inner_text()
 
-    stored = nbformat.read(path, as_version=4).cells
-    outputs = [output for cell in stored for output in cell.get("outputs", [])]
     panel = page.locator(".jp-NotebookPanel-notebook").bounding_box()
     figures = [e.bounding_box() for e in page.locator(".jp-RenderedImage img").all()]
-    assert len(figures) == sum("image/png" in output.get("data", {}) for output in outputs)
     assert all(box["width"] >= 400 and box["height"] >= 150 for box in figures)
     tables = [e.bounding_box() for e in page.locator(".jp-RenderedHTMLCommon table").all()]
     for box in figures + tables:

@@ -21,7 +21,7 @@ PYTEST := $(ONE_CORE) $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup 
 SHORT := not long and not browser
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet --constraint $(CONSTRAINTS)
 
-.PHONY: help setup run check test test-long test-browser lowest lab site lint refresh ranges accuracies overhead helpers exercises links bench bench-gpu bench-data bench-predict clean
+.PHONY: help setup run check test test-long test-browser lowest lab site lint refresh ranges accuracies budget overhead helpers exercises links bench bench-gpu bench-data bench-predict clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -96,6 +96,9 @@ ranges: $(READY) ## measure the interval of each figure over several seeds (suit
 
 accuracies: $(READY) ## measure the accuracy of the three roads over several seeds (benchmarks/results/accuracies.json)
 	$(BIN)/python -m benchmarks.roads
+
+budget: $(READY) ## the accuracy of each method for 50 to all labels, which chapter 6 draws; ARGS="-p dataset_name=FILE" on your data
+	$(BIN)/python -m benchmarks.budget $(ARGS)
 
 overhead: $(READY) ## what the chapters of the last make run cost beside their work: kernels and imports
 	$(BIN)/python -m benchmarks.overhead

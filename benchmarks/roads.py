@@ -215,9 +215,7 @@ def train_pytorch(model, rows, tokenizer, settings):
         fused=True,
     )
     clock, steps = Clock(), []
-    train_one_epoch(
-        model, dataloader, optimizer, lr_scheduler, settings.max_grad_norm, device, clock, steps
-    )
+    train_one_epoch(model, dataloader, optimizer, lr_scheduler, settings, device, clock, steps)
     return [loss for loss, _ in steps], clock.times
 
 
@@ -300,7 +298,7 @@ def measure_road(road, start, num_steps, settings):
 
     start: the folder that `save_start` wrote; settings: as a dictionary
     """
-    settings = Settings(**settings)
+    settings = replace(Settings(**settings), accumulation_steps=1)
     rows, tokenizer = first_rows(settings, num_steps)
     first_batch = next(iter(make_dataloader(rows, tokenizer, settings.batch_size)))
     if road == "Keras":

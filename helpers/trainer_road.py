@@ -32,7 +32,8 @@ def make_training_arguments(settings, output_dir, **others):
     num_training_steps = settings.num_epochs * math.ceil(settings.num_train / settings.batch_size)
     return TrainingArguments(
         output_dir=output_dir,
-        per_device_train_batch_size=settings.batch_size,
+        per_device_train_batch_size=settings.batch_size // settings.accumulation_steps,
+        gradient_accumulation_steps=settings.accumulation_steps,
         per_device_eval_batch_size=settings.batch_size,
         train_sampling_strategy="group_by_length" if settings.group_by_length else "random",
         learning_rate=settings.learning_rate,

@@ -41,7 +41,9 @@ def modules():
         imports[path] = [line for cell in cells for line in _split(cell.source)[0]]
         for cell in cells:
             if "share" in cell.metadata:
-                shared[cell.metadata["share"]].append((path, cell))
+                module = cell.metadata["share"]
+                shared[module].append((path, cell))
+                imports[path] += [f"from helpers.{module} import {n}" for n in _defined(cell)]
     return {module: _module(module, cells, imports) for module, cells in shared.items()}
 
 
@@ -52,13 +54,20 @@ def _module(module, cells, imports):
     for path, group in groupby(cells, key=lambda shared: shared[0]):
         title = f"# {path.stem}\n\n\n" if len(chapters) > 1 else ""
         parts.append(title + "\n\n\n".join(_split(cell.source)[1] for _, cell in group))
-    header = HEADER.format(module=module, chapters=", ".join(path.stem for path in chapters))
+    names = [path.stem if len(chapters) == 1 else path.stem[:2] for path in chapters]
+    header = HEADER.format(module=module, chapters=", ".join(names))
     lines = dict.fromkeys(line for path in chapters for line in imports[path])
     for part in parts:  # what a cell has to import later, such as Keras, is not imported first
         for line in part.splitlines():
             lines.pop(line, None)
     lines = [line for line in lines if not line.startswith(f"from helpers.{module} ")]
     return _formatted("\n".join([header, *lines, "\n", "\n\n\n".join(parts)]))
+
+
+def _defined(cell):
+    """The names of the functions and classes of a cell: a cell of another module may use them."""
+    body = ast.parse(cell.source).body
+    return [node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
 
 
 def _split(source):

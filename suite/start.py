@@ -112,6 +112,11 @@ def _check_together(settings):
     for name, (form, wanted) in FORMS.items():
         if not re.fullmatch(form, value := getattr(settings, name)):
             raise ParameterError(f"{name} must be {wanted}, but it is {value!r}")
+    if settings.batch_size % settings.accumulation_steps:
+        raise ParameterError(
+            f"accumulation_steps is {settings.accumulation_steps}, which does not divide batch_size"
+            f" ({settings.batch_size})"
+        )
     if os.path.isfile(os.path.expanduser(settings.run_dir)):
         raise ParameterError(f"run_dir must be a folder, but {settings.run_dir!r} is a file")
     check_source(settings.dataset_name)
@@ -174,3 +179,5 @@ def _quiet_libraries():
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_MININTERVAL", "1")
     warnings.filterwarnings("ignore", message="IProgress not found")
+    # PEFT 0.21 asks transformers 5.23 for it by its old name.
+    warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated")

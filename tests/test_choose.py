@@ -1,0 +1,134 @@
+"""Batches in parts, early stopping on three roads, and the results that chapter 6 draws."""
+
+import itertools
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from lessons import make_here, rows_of, run_here, train
+from transformers import Trainer
+
+from benchmarks import budget
+from helpers.speed import switch_dropout_off
+from helpers.training import parts_of, stops_early
+from suite.checkpoints import Checkpoints
+from suite.settings import Settings
+
+# With validation losses that fall no more after the second epoch, a patience of 2 ends the fourth.
+ROADS_AND_WEIGHTS = list(itertools.product(["04", "08"], ["none", "balanced"]))
+LOSSES = [0.6, 0.5, 0.55, 0.5, 0.4, 0.3]
+
+
+def test_parts_hold_all_texts_in_their_order_and_count_by_their_shares():
+    batch = {"input_ids": torch.arange(30).reshape(15, 2), "labels": torch.arange(15)}
+    parts, shares = zip(*parts_of(batch, 4), strict=True)
+    assert [len(part["labels"]) for part in parts] == [4, 4, 4, 3]
+    assert sum(shares) == pytest.approx(1)
+    for name, values in batch.items():
+        assert torch.equal(torch.cat([part[name] for part in parts]), values)
+
+
+@pytest.mark.parametrize("patience, epochs", [(0, 6), (1, 3), (2, 4), (3, 6), (9, 6)])
+def test_training_stops_after_epochs_without_a_better_one(patience, epochs):
+    stops = (n for n in range(len(LOSSES)) if stops_early(LOSSES[:n], patience))
+    assert next(stops, len(LOSSES)) == epochs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("road, class_weights", ROADS_AND_WEIGHTS)
+def test_parts_of_a_batch_train_the_same_weights(smoke, road, class_weights):
+    """Without dropout, and with a last batch that is smaller and cannot be cut into equal parts."""
+    weights = []
+    for accumulation_steps in (1, 4):
+        changed = {"num_train": 29, "accumulation_steps": accumulation_steps}
+        settings = replace(smoke, **changed, class_weights=class_weights)
+        rows_of(settings)
+        until = {"04": "define-train-one-epoch", "08": "make-trainer"}[road]
+        names = run_here(road, settings, until=until)
+        switch_dropout_off(names["model"])
+        if road == "08":
+            names["trainer"].train()
+        else:
+            parts = [names[name] for name in ("train_dataloader", "optimizer", "lr_scheduler")]
+            class_weights_ = torch.tensor([0.5, 1.5]) if class_weights == "balanced" else None
+            bar = type("Bar", (), {"update": lambda *_: None})()
+            arguments = (settings, torch.device("cpu"), bar, [], class_weights_)
+            names["train_one_epoch"](names["model"], *parts, *arguments)
+        weights.append(torch.cat([p.flatten() for p in names["model"].parameters()]))
+    assert (weights[0] - weights[1]).abs().max() < 2e-6
+
+
+@pytest.mark.slow
+def test_the_loop_and_the_trainer_stop_early_and_a_training_that_goes_on_remembers(
+    smoke, monkeypatch
+):
+    """It is broken off in the epoch whose loss would be the last to wait for."""
+    settings = replace(smoke, num_epochs=len(LOSSES), early_stopping=2)
+    losses = iter([*LOSSES[:3], KeyboardInterrupt, *LOSSES[3:]] * 2)
+    seen = []
+
+    def next_loss():
+        loss = next(losses)
+        if loss is KeyboardInterrupt:
+            raise loss
+        seen.append(loss)
+        return loss
+
+    end_epoch, evaluate = Checkpoints.end_epoch, Trainer.evaluation_loop
+
+    def with_loss(self, *arguments, **options):
+        output = evaluate(self, *arguments, **options)
+        output.metrics["eval_loss"] = next_loss()
+        return output
+
+    monkeypatch.setattr(
+        Checkpoints, "end_epoch", lambda self, _, accuracy: end_epoch(self, next_loss(), accuracy)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        train("model", settings)
+    train("model", settings)
+    assert seen == LOSSES[:4]
+
+    rows_of(settings)
+    losses, seen = iter([0.7, *LOSSES[:3], KeyboardInterrupt, 0.7, *LOSSES[3:]]), []
+    monkeypatch.setattr(Trainer, "evaluation_loop", with_loss)
+    with pytest.raises(KeyboardInterrupt):
+        train("trainer", settings)
+    train("trainer", settings)
+    assert seen == [0.7, *LOSSES[:3], 0.7, LOSSES[3]]
+
+
+@pytest.mark.slow
+def test_the_budget_of_own_data_is_measured_once_and_found_by_the_chapter(smoke, monkeypatch):
+    make_here(monkeypatch)
+    calls = []
+
+    def run_function(name, *arguments, environment):
+        calls.append(arguments)
+        function = getattr(budget, name.partition(":")[2])
+        return json.loads(json.dumps(function(*json.loads(json.dumps(arguments)))))
+
+    monkeypatch.setattr(budget, "run_child", run_function)
+    monkeypatch.setattr(budget, "DRAWS", {8: 2, 1000: 1})
+    monkeypatch.setattr(budget, "LEAST_STEPS", 1)
+    settings = replace(smoke, num_train=24)
+    file = budget.run_folder(settings) / "budget.json"
+    for _ in range(2):
+        budget.measure(settings, file, jobs=1)
+    # Two draws of 8 rows, one of all, for four methods; the mean of tokens; the curves.
+    assert len(calls) == 4 * 3 + 1 + len(budget.CURVES)
+    results = budget.measured(replace(settings, learning_rate=1e-3))
+    assert set(results["points"]["LoRA"]) == {"8", "24"}
+    for draws in results["points"]["full"].values():
+        assert all(0 <= figures["accuracy"] <= 1 for figures in draws.values())
+    assert budget.measured(replace(settings, max_length=16)) == {}
+
+
+def test_the_kept_results_are_those_of_the_default_data():
+    results = budget.measured(Settings(run_dir="runs/nothing-there"))
+    assert results["test_rows"] == budget.DEFAULT.num_test
+    wanted = {(method, str(rows)) for method, rows, _ in budget.points(budget.DEFAULT)}
+    found = {(method, n) for method, sizes in results["points"].items() for n in sizes}
+    assert found == wanted
+    assert set(results["curves"]) == set(budget.CURVES)

@@ -186,7 +186,7 @@ def keras_road(task, rows, batches, num_epochs, clock):
 
 
 def ours(task, rows, batches, num_epochs, clock):
-    """The recipe of chapter 10.
+    """The recipe of chapters 10 and 14.
 
     Its head starts at zero, so the seed draws nothing but the order of the texts, and learns at ten
     times the rate of the other weights.

@@ -64,10 +64,10 @@ class Settings:
     )
     num_epochs: int = _parameter("model", 3, "passes over the training rows", 1, 1000)
     accumulation_steps: int = _parameter(
-        "model", 1, "parts in which a batch goes through the model, to save memory", 1, 1024
+        "model", 1, "parts in which a batch is computed, to save memory", 1, 1024
     )
     early_stopping: int = _parameter(
-        "model", 0, "epochs without a better validation loss that end training; 0 is never", 0, 1000
+        "model", 0, "epochs without a better loss that end training, 0 never", 0, 1000
     )
     attention_dropout: float = _parameter(
         "model", 0.0, "dropout of attention weights; 0 is fastest on a CPU", 0.0, 0.9

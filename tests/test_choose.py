@@ -14,6 +14,7 @@ from helpers.speed import switch_dropout_off
 from helpers.training import parts_of, stops_early
 from suite.checkpoints import Checkpoints
 from suite.settings import Settings
+from suite.start import check_values
 
 # With validation losses that fall no more after the second epoch, a patience of 2 ends the fourth.
 ROADS_AND_WEIGHTS = list(itertools.product(["04", "08"], ["none", "balanced"]))
@@ -123,6 +124,23 @@ def test_the_budget_of_own_data_is_measured_once_and_found_by_the_chapter(smoke,
     for draws in results["points"]["full"].values():
         assert all(0 <= figures["accuracy"] <= 1 for figures in draws.values())
     assert budget.measured(replace(settings, max_length=16)) == {}
+
+
+@pytest.mark.slow
+def test_chapter_6_runs_on_own_data_without_a_budget(tiny_model, twenty_classes, tmp_path, capsys):
+    """Twenty classes, some missing among the 32 training rows; the names come from the file."""
+    names, parameters = twenty_classes
+    run_dir = str(tmp_path / "run")
+    settings = check_values({**parameters, "model_name": tiny_model, "run_dir": run_dir})
+    rows_of(settings)
+    made = run_here("06", settings)
+    said = capsys.readouterr().out
+    assert "make budget has not run on these data" in said
+    assert made["merged"].config.id2label[0] == names[0]
+    assert set(made["live"].index) == {("TF-IDF", 32), ("frozen", 32)}
+    trials = sorted(path.name for path in (tmp_path / "run" / "choose").glob("rate-*"))
+    assert len(trials) == 9 and trials[0] == "rate-1e-03-seed-42"
+    assert made["best"] in made["rates"]
 
 
 def test_the_kept_results_are_those_of_the_default_data():

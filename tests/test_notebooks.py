@@ -82,7 +82,7 @@ def test_outputs_are_those_of_one_clean_run_and_figures_say_in_words_what_they_s
 @each_chapter
 def test_anatomy(path):
     """12 is free for a chapter to come."""
-    assert [int(path.stem[:2]) for path in CHAPTERS] == [*range(1, 12), 13]
+    assert [int(path.stem[:2]) for path in CHAPTERS] == [*range(1, 12), 13, 14]
     cells = read(path).cells
     assert re.match(rf"# {int(path.stem[:2])} · ", cells[0].source)
     assert "**You will learn**" in cells[0].source
@@ -220,7 +220,7 @@ def stored(chapter, name):
 
 def test_loop_and_trainer_measure_the_same_untrained_model():
     """As chapter 08 says: same head, same rows, so the same stored figures."""
-    texts = [stored(path, "evaluate-untrained").text for path in (CHAPTERS[3], CHAPTERS[6])]
+    texts = [stored(path, "evaluate-untrained").text for path in CHAPTERS if path.stem[:2] in ("04", "08")]
     first, second = (re.search(r"untrained: .*", text)[0] for text in texts)
     assert first == second
 

@@ -1,12 +1,12 @@
 """Look through a data set before anything slow: what breaks training, and what misleads."""
 
-import json
 import re
 import unicodedata
 from dataclasses import dataclass
 
 import pandas as pd
 
+from suite.files import class_names
 from suite.resolve import find_model
 from suite.rows import DatasetError, find_rows
 
@@ -174,8 +174,7 @@ def _digest(split, file, settings, look_closer):
     from pyarrow.parquet import ParquetFile
 
     source = ParquetFile(file)
-    about = json.loads((source.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
-    names = about.get("info", {}).get("features", {}).get(settings.label_column, {}).get("names")
+    names = class_names(source.schema_arrow).get(settings.label_column)
     names = dict(enumerate(names)) if names else None
     one_in = max(1, source.metadata.num_rows // SAMPLE) if look_closer else None
     columns = [settings.text_column, settings.label_column]

@@ -378,17 +378,31 @@ def _parquet(path, columns, encoding):
         schema = ParquetFile(path).schema_arrow
     else:
         schema = pa.ipc.open_stream(pa.memory_map(str(path))).schema
-    about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = about.get("info", {}).get("features", {})
-    classes = {
-        name: kind["names"]
-        for name, kind in features.items()
-        if isinstance(kind, dict) and kind.get("_type") == "ClassLabel"
-    }
     wanted = [name for name in schema.names if name in columns] or schema.names
     rows = partial(_arrow_rows, path, wanted)
     names = wanted if set(columns) <= set(wanted) else schema.names
-    return Table(names, rows, classes)
+    return Table(names, rows, class_names(schema))
+
+
+def class_names(schema):
+    """Return {column: names of the classes 0, 1, ...} that `datasets` has written into a schema."""
+    about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    kinds = about.get("info", {}).get("features", {}).items()
+    kinds = [(name, kind) for name, kind in kinds if isinstance(kind, dict)]
+    return {name: kind["names"] for name, kind in kinds if kind.get("_type") == "ClassLabel"}
+
+
+def schema_of(text_column, label_column, names=None):
+    """Return the schema of texts and classes for Parquet; with names `datasets` reads a ClassLabel."""
+    import pyarrow as pa
+
+    schema = pa.schema(
+        {text_column: pa.string(), label_column: pa.int64() if names else pa.string()}
+    )
+    features = {text_column: {"dtype": "string", "_type": "Value"}}
+    features[label_column] = {"names": names, "_type": "ClassLabel"}
+    about = {"huggingface": json.dumps({"info": {"features": features}})}
+    return schema.with_metadata(about) if names else schema
 
 
 def _arrow_rows(path, names):

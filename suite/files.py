@@ -381,9 +381,8 @@ def schema_of(text_column, label_column, names=None):
     """Return the schema of texts and classes for Parquet; with names `datasets` reads a ClassLabel."""
     import pyarrow as pa
 
-    schema = pa.schema(
-        {text_column: pa.string(), label_column: pa.int64() if names else pa.string()}
-    )
+    kind = pa.int64() if names else pa.string()
+    schema = pa.schema({text_column: pa.string(), label_column: kind})
     features = {text_column: {"dtype": "string", "_type": "Value"}}
     features[label_column] = {"names": names, "_type": "ClassLabel"}
     about = {"huggingface": json.dumps({"info": {"features": features}})}

@@ -83,9 +83,7 @@ def find_rows(settings):
         file = packaged_dataset(name)
         parts = {"train": [("train", ParquetFile(file).metadata.num_rows)]}
         return Rows({"train": str(file)}, parts, notes=[])
-    code = [
-        Path(__file__).with_name(f"{module}.py").read_text("utf-8") for module in ("files", "rows")
-    ]
+    code = [Path(__file__).with_name(f"{name}.py").read_text("utf-8") for name in ("files", "rows")]
     stamp = [file_stamps("dataset", name), name, *columns, settings.encoding, code]
     folder = cache_folder() / f"rows-{hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:16]}"
     if not (folder / "about.json").is_file():
@@ -100,7 +98,7 @@ def _read(settings, folder):
     import pyarrow as pa
 
     tables, notes = _tables(settings)
-    parts, places = {}, {}
+    parts, places, label_column = {}, {}, settings.label_column
     schema = pa.schema({"text": pa.string(), "label": pa.string()})
     building = folder.with_name(f".{os.getpid()}-{folder.name}")
     building.mkdir(exist_ok=True)
@@ -115,13 +113,11 @@ def _read(settings, folder):
                             places.setdefault(label, (split, row))
                         sizes[part] += len(labels)
             parts[split] = list(sizes.items())
-        classes = _whole_numbers(places, Rows({}, parts, notes), settings.label_column)
-        named = [
-            table.class_names.get(settings.label_column) for _, table in chain(*tables.values())
-        ]
+        classes = _whole_numbers(places, Rows({}, parts, notes), label_column)
+        named = [table.class_names.get(label_column) for _, table in chain(*tables.values())]
         if names := named[0] if all(other == named[0] for other in named) else None:
             classes = {name: number for number, name in enumerate(names)}
-        schema = schema_of(settings.text_column, settings.label_column, names)
+        schema = schema_of(settings.text_column, label_column, names)
         for split in parts:
             _write(building / split, schema, classes)
         about = json.dumps({"parts": parts, "notes": notes})
@@ -276,23 +272,18 @@ def _local_files(dataset_name):
 
 def _files_of_folder(folder, dataset_name):
     """Files named after their splits, or lying in folders that are, or what `save_to_disk` wrote."""
-    saved = [folder] if (folder / "state.json").is_file() else []
-    if (folder / "dataset_dict.json").is_file():
-        saved = sorted(state.parent for state in folder.glob("*/state.json"))
-    if saved:
-        return {
-            "train" if split == folder else split.name: _arrow_files(split, dataset_name)
-            for split in saved
-        }
+    if (folder / "state.json").is_file():
+        return {"train": _arrow_files(folder, dataset_name)}
+    saved = sorted(state.parent for state in folder.glob("*/state.json"))
+    if saved and (folder / "dataset_dict.json").is_file():
+        return {split.name: _arrow_files(split, dataset_name) for split in saved}
     inside = sorted(islice(folder.rglob("*"), MOST_FILES + 1))
     shown = [f for f in inside if not HIDDEN.search(f"/{f.relative_to(folder).as_posix()}")]
     files = [f for f in shown if kind_of(f) not in (None, "arrow") and os.path.isfile(f)]
-    reason = None
+    reason = f"no file that ends in {', '.join(ENDINGS)}"
     if len(inside) > MOST_FILES:
         reason = f"more than {MOST_FILES} files and folders; give one that holds the data set and nothing else"
-    elif not files:
-        reason = f"no file that ends in {', '.join(ENDINGS)}"
-    if reason:
+    if not files or len(inside) > MOST_FILES:
         raise SourceError(f"the folder {dataset_name!r} holds {reason}")
     found = {}
     for file in files:

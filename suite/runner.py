@@ -152,13 +152,12 @@ def _run_chapter(chapter, folder, parameters, progress, live):
 
 
 def _execute(chapter, output, parameters, progress, live):
-    bar = {"desc": chapter.stem, "file": sys.stderr} if progress else False
     try:
         with kernel_config() as config:
             papermill.execute_notebook(  # braces in a path would be a template
                 *(str(path).replace("{", "{{").replace("}", "}}") for path in (chapter, output)),
                 parameters=parameters,
-                progress_bar=bar,
+                progress_bar={"desc": chapter.stem, "file": sys.stderr} if progress else False,
                 kernel_name="python3",
                 config=config,
                 store_widget_state=False,
@@ -289,9 +288,8 @@ def _choose(names):
         start = f"{int(name):02}_" if name.isdecimal() else Path(name).stem
         found = [chapter for chapter in all_chapters() if chapter.stem.startswith(start)]
         if not found:
-            raise ChapterError(
-                f"no chapter {name!r}; there are {', '.join(c.stem for c in all_chapters())}"
-            )
+            known = ", ".join(chapter.stem for chapter in all_chapters())
+            raise ChapterError(f"no chapter {name!r}; there are {known}")
         chapters += found
     return chapters or all_chapters()
 

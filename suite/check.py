@@ -33,7 +33,7 @@ class Report:
     notes: list[str]
 
     def __str__(self):
-        notes = [f"- {note}" for note in self.notes] or ["- nothing to remark"]
+        notes = [f"- {note}" for note in self.notes]
         return "\n".join([self.splits.to_string(), "", self.classes.to_string(), "", *notes])
 
 

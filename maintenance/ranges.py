@@ -12,7 +12,7 @@ SEEDS = tuple(range(8))
 
 
 def measure_ranges():
-    """Run the chapters that train with every seed, and write the interval of each of their figures."""
+    """Run the chapters that train with every seed; write the interval of each of their figures."""
     chapters, runs = [path for path in all_chapters() if facts(path)["trains"]], []
     for seed in SEEDS:
         run_dir = f"runs/ranges/seed-{seed}"

@@ -99,7 +99,7 @@ class _Store:
         return sorted(self.folder.glob(self.pattern), key=_number)
 
     def _fault(self, folder):
-        """Return why a training cannot go on from a checkpoint, "" if it is whole and of these settings."""
+        """Return why a checkpoint is refused, "" if it is whole and of these settings."""
         whole = _whole(folder)
         if not whole:
             return f"{folder.name} was not written to its end"

@@ -273,7 +273,7 @@ def _fault(records, width, label, separator):
 
 
 def _csv_rows(rows, width, shift, bare):
-    """Yield the fields of each row; if quotes are `bare`, they are taken off a field that stands in a pair."""
+    """Yield the fields of each row; `bare` quotes are taken off fields that stand in a pair."""
     for _, record in islice(rows(), 1, None):
         record = (record + [""] * width)[shift : shift + width]
         if bare:
@@ -378,7 +378,7 @@ def class_names(schema):
 
 
 def schema_of(text_column, label_column, names=None):
-    """Return the schema of texts and classes for Parquet; with names `datasets` reads a ClassLabel."""
+    """Return the schema of texts and classes; with names `datasets` reads a ClassLabel."""
     import pyarrow as pa
 
     kind = pa.int64() if names else pa.string()

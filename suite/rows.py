@@ -234,7 +234,7 @@ def _whole_numbers(places, found, column):
 
 
 def _write(path, schema, classes):
-    """Write `path`.parquet, the rows of `path`.arrow with their final classes, and remove that file."""
+    """Write the rows of `path`.arrow, which goes, with their final classes to `path`.parquet."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 

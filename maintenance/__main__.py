@@ -7,7 +7,7 @@ import tomllib
 from maintenance.exercises import write_exercises
 from maintenance.helpers import write_helpers
 from maintenance.outputs import refresh
-from maintenance.ranges import SEEDS, measure_ranges
+from maintenance.ranges import measure_ranges
 from suite.chapters import ROOT, all_chapters
 from suite.errors import UserError
 
@@ -25,7 +25,7 @@ def lowest():
 
 COMMANDS = {
     "refresh": refresh,
-    "ranges": lambda: measure_ranges(SEEDS),
+    "ranges": measure_ranges,
     "helpers": write_helpers,
     "exercises": lambda: write_exercises(all_chapters()),
     "lowest": lambda: print("\n".join(lowest())),

@@ -20,13 +20,13 @@ def exercise_cells(chapter, solutions):
     cells = []
     for number, (question, answer, _, _) in solutions.items():
         answer = ANSWER.sub(r"\1# Write your code here.", answer)
-        cells.append(
-            new_markdown_cell(f"**Exercise {number}.** {question}", id=f"exercise-{number}")
-        )
-        cells.append(new_code_cell(answer, id=f"exercise-{number}-answer"))
         call = f'check_exercise("{chapter}", {number}, globals())'
-        source = f"from suite.exercises import check_exercise\n\n{call}"
-        cells.append(new_code_cell(source, id=f"exercise-{number}-check"))
+        check = f"from suite.exercises import check_exercise\n\n{call}"
+        cells += [
+            new_markdown_cell(f"**Exercise {number}.** {question}", id=f"exercise-{number}"),
+            new_code_cell(answer, id=f"exercise-{number}-answer"),
+            new_code_cell(check, id=f"exercise-{number}-check"),
+        ]
     return cells
 
 

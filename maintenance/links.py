@@ -11,12 +11,11 @@ import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 from urllib.parse import quote
 
+from suite.chapters import ROOT, all_chapters
 from suite.errors import UserError
 
-ROOT = Path(__file__).resolve().parent.parent
 # git@github.com:owner/name.git, https://github.com/owner/name, owner/name
 REPOSITORY = re.compile(r"(?:.*github\.com[:/])?([\w-]+)/([\w.-]+?)(?:\.git)?/?")
 
@@ -68,25 +67,27 @@ def write_links(repository):
     """
     line = f'Repository = "https://github.com/{repository}"\n' if repository else ""
     section = re.compile(r"^(\[project\.urls\]\n)(?:Repository = .*\n)?", re.MULTILINE)
-    pyproject = ROOT / "pyproject.toml"
-    text = section.sub(rf"\1{line}", pyproject.read_text(encoding="utf-8"))
-    pyproject.write_text(text, encoding="utf-8")
+    _edit(ROOT / "pyproject.toml", lambda text: section.sub(rf"\1{line}", text))
     release = project()[1]
-    chapters = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-    for path in chapters:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
+
+    def edit_chapter(text):
+        notebook = json.loads(text)
         title = notebook["cells"][0]
         (setup,) = (cell for cell in notebook["cells"] if cell["id"] == "setup")
         extra = "keras" if "keras_hub" in "".join(setup["source"]) else ""
-        text = _with_badges("".join(title["source"]), path, repository, release)
-        title["source"] = text.splitlines(keepends=True)
-        cell = setup_cell(repository, release, extra)
-        setup["source"] = cell.splitlines(keepends=True)
-        text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"  # as nbformat writes it
-        path.write_text(text, encoding="utf-8")
-    readme = ROOT / "README.md"
-    text = _with_badges(readme.read_text(encoding="utf-8"), chapters[0], repository, release)
-    readme.write_text(text, encoding="utf-8")
+        badges = _with_badges("".join(title["source"]), path, repository, release)
+        title["source"] = badges.splitlines(keepends=True)
+        setup["source"] = setup_cell(repository, release, extra).splitlines(keepends=True)
+        return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"  # as nbformat writes it
+
+    for path in all_chapters():
+        _edit(path, edit_chapter)
+    first = all_chapters()[0]
+    _edit(ROOT / "README.md", lambda text: _with_badges(text, first, repository, release))
+
+
+def _edit(path, change):
+    path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def _with_badges(text, path, repository, release):
@@ -99,29 +100,26 @@ def _with_badges(text, path, repository, release):
 
 
 def _repository(address):
-    """Return "owner/name" of an address on GitHub; raises LinkError if it is none."""
-    found = REPOSITORY.fullmatch(address)
-    if not found:
-        raise LinkError(f"{address!r} is no repository on GitHub: give owner/name")
-    return "/".join(found.groups())
+    """Return "owner/name" of an address on GitHub, by default that of git's remote `origin`."""
+    if address is None:
+        command = ["git", "-C", str(ROOT), "remote", "get-url", "origin"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise LinkError("git knows no remote `origin` here: give make links REPO=owner/name")
+        address = done.stdout.strip()
+    if found := REPOSITORY.fullmatch(address):
+        return "/".join(found.groups())
+    raise LinkError(f"{address!r} is no repository on GitHub: give owner/name")
 
 
-def _origin():
-    command = ["git", "-C", str(ROOT), "remote", "get-url", "origin"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise LinkError("git knows no remote `origin` here: give make links REPO=owner/name")
-    return done.stdout.strip()
-
-
-def main(arguments=None):
+def main():
     """Command line. It needs nothing but Python, so a workflow calls it without a set-up."""
     parser = argparse.ArgumentParser(prog="make links", description=__doc__)
     parser.add_argument("repository", nargs="?", help="owner/name on GitHub; default: git's origin")
     parser.add_argument("--none", action="store_true", help="take the address out again")
-    arguments = parser.parse_args(arguments)
+    arguments = parser.parse_args()
     try:
-        repository = None if arguments.none else _repository(arguments.repository or _origin())
+        repository = None if arguments.none else _repository(arguments.repository)
         write_links(repository)
     except LinkError as error:
         sys.exit(f"{type(error).__name__}: {error}")

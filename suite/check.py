@@ -1,12 +1,12 @@
 """Look through a data set before anything slow: what breaks training, and what misleads."""
 
-import json
 import re
 import unicodedata
 from dataclasses import dataclass
 
 import pandas as pd
 
+from suite.files import class_names
 from suite.resolve import find_model
 from suite.rows import DatasetError, find_rows
 
@@ -15,6 +15,8 @@ SAMPLE = 1000
 NO_ROWS = pd.DataFrame({"text": [], "label": []}, dtype=object)
 # A class with fewer rows is hardly learned, and its figures are chance.
 FEW_ROWS = 10
+# Places or classes that a note names, before it counts the others.
+SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Report:
     notes: list[str]
 
     def __str__(self):
-        notes = [f"- {note}" for note in self.notes] or ["- nothing to remark"]
+        notes = [f"- {note}" for note in self.notes]
         return "\n".join([self.splits.to_string(), "", self.classes.to_string(), "", *notes])
 
 
@@ -41,69 +43,57 @@ def check_dataset(settings):
     Texts that differ from another in capitals, spaces and punctuation alone are judged by their first
     200 and last 100 characters, the share of too long ones by a sample. Raises what `read_rows` raises.
     """
-    found = find_rows(settings)
-    splits = read_rows(settings, look_closer=True)
-    usable = usable_rows(splits)
-    table, seen = {}, pd.Series(dtype="uint64")
-    for name in reversed(list(splits)):  # as chapter 01 does: a text of two splits stays in test
-        rows = splits[name]
-        texts = rows[~rows["blank"]]
-        table[name] = {
-            "rows": len(rows),
-            "no text": int(rows["blank"].sum()),
-            "no label": int(rows["label"].isna().sum()),
-            "repeated": int(texts["text"].duplicated().sum()),
-            "in another split": int(texts["text"].isin(seen).sum()),
-            "usable": len(usable[name]),
-        }
-        seen = pd.concat([seen, texts["text"]])
+    found, rows = find_rows(settings), read_rows(settings, look_closer=True)
+    usable = usable_rows(rows)
     every = pd.concat(usable.values())
+    texts = _test_first(rows[~rows["blank"]])
+    faults = {
+        "rows": True,
+        "no text": rows["blank"],
+        "no label": rows["label"].isna(),
+        "repeated": texts.duplicated(["split", "text"]),
+        "in another split": texts.groupby("text")["split"].transform("first") != texts["split"],
+        "usable": rows.index.isin(every.index),
+    }
+    faults = pd.DataFrame(faults, index=rows.index).fillna(False).astype(int)
+    splits = faults.groupby(rows["split"], observed=False).sum()[::-1].rename_axis(None)
     counts = every["label"].value_counts()
     classes = pd.DataFrame({"rows": counts, "share": (counts / len(every)).map("{:.1%}".format)})
     classes.index.name = None
-    notes = [*found.notes, *_faults(table, usable, every, found)]
-    notes += _odd_labels(splits, counts.index, found)
+    notes = [*found.notes]
+    if dropped := len(rows) - len(every):
+        notes.append(
+            f"{dropped} rows are left out: no text, no label, or a text that was there before"
+        )
+    alike = every[every["alike"].duplicated(keep=False)].sort_values("alike")
+    if len(alike):
+        notes.append(
+            f"{len(alike)} texts differ from another in capitals, spaces or punctuation alone"
+            f" ({_where(alike, found)}): one may be trained on and the other tested with"
+        )
+    for name, of_split in usable.items():
+        if missing := set(usable["train"]["label"]) - set(of_split["label"]):
+            notes.append(f"no row in {name} of the classes {_some(sorted(missing))}")
+    notes += _odd_labels(rows, counts.index, found)
     notes.append(
         f"always answering {classes.index[0]!r} would be right for {classes['share'].iloc[0]} of the rows"
     )
     if rare := list(classes.index[counts.to_numpy() < FEW_ROWS]):
         notes.append(f"fewer than {FEW_ROWS} rows: {_some(rare)}")
     notes.append(_truncated(settings, every))
-    return Report(pd.DataFrame(table).T, classes, notes)
+    return Report(splits, classes, notes)
 
 
-def _faults(table, usable, every, found):
-    notes = []
-    dropped = sum(figures["rows"] - figures["usable"] for figures in table.values())
-    if dropped:
-        notes.append(
-            f"{dropped} rows are left out: no text, no label, or a text that was there before"
-        )
-    alike = every[every["alike"].duplicated(keep=False)]
-    if len(alike):
-        alike = alike.sort_values("alike")
-        where = _some([found.place(split, row) for split, row in alike["place"][:5]], len(alike))
-        notes.append(
-            f"{len(alike)} texts differ from another in capitals, spaces or punctuation alone ({where}):"
-            " one may be trained on and the other tested with"
-        )
-    for name, rows in usable.items():
-        if missing := set(usable["train"]["label"]) - set(rows["label"]):
-            notes.append(f"no row in {name} of the classes {_some(sorted(missing))}")
-    return notes
-
-
-def _odd_labels(splits, classes, found):
+def _odd_labels(rows, classes, found):
     """Notes on texts with several classes, classes that are alike, and classes that look like lists."""
     notes = []
-    rows = pd.concat(splits.values())
     rows = rows[~rows["blank"] & rows["label"].notna()]
-    against = rows.groupby("text")["label"].transform("nunique") > 1
-    if len(against := rows[against]):
-        where = _some([found.place(*place) for place in against["place"][:5]], len(against))
+    against = rows[rows.groupby("text")["label"].transform("nunique") > 1]
+    if len(against):
         notes.append(
-            f"{against['text'].nunique()} texts occur with different classes ({where}): these contradict"
-            " one another, and only the first row of each is kept"
+            f"{against['text'].nunique()} texts occur with different classes"
+            f" ({_where(against, found)}): these contradict one another, and only the first row of"
+            " each is kept"
         )
     looks = pd.Series([_look(name) for name in classes], index=classes)
     alike = looks[looks.duplicated(keep=False)].sort_values(kind="stable").index
@@ -127,34 +117,43 @@ def _look(name):
 
 
 def read_rows(settings, look_closer=False):
-    """Return {split: table} of a data set, its rows in their order.
+    """Return a table of all rows of a data set, in their order.
 
-    Columns: `text`, a hash of the text without spaces around it; `blank`; `label`; `place`, split and
-    number for `Rows.place`; and with `look_closer` also `alike`, a hash of what is left without capitals
+    Columns: `split`; `row`, the number in it; `text`, a hash of the text without spaces around it;
+    `blank`; `label`; and with `look_closer` also `alike`, a hash of what is left without capitals
     and punctuation, and `words`, the text itself for a sample of rows.
 
     Raises DatasetError if there is one class alone, a class that has one row alone, or a class in
     validation or test that train does not have, and what `find_rows` raises.
     """
+    from pyarrow.parquet import ParquetFile
+
     found = find_rows(settings)
-    splits = {
-        split: _digest(split, file, settings, look_closer) for split, file in found.files.items()
-    }
-    _check_labels(splits, settings.label_column, found)
-    return splits
+    blocks = [_digest("train", NO_ROWS, {}, look_closer and SAMPLE)]
+    for split, file in found.files.items():
+        source = ParquetFile(file)
+        names = dict(enumerate(class_names(source.schema_arrow).get(settings.label_column, [])))
+        one_in = max(1, source.metadata.num_rows // SAMPLE) if look_closer else None
+        # All texts at once would fill the memory.
+        batches = source.iter_batches(10_000, columns=[settings.text_column, settings.label_column])
+        blocks += [_digest(split, batch.to_pandas(), names, one_in) for batch in batches]
+    rows = pd.concat(blocks, ignore_index=True)
+    rows["split"] = pd.Categorical(rows["split"], list(found.files))
+    rows["row"] = rows.groupby("split", observed=False).cumcount()
+    _check_labels(usable_rows(rows), settings.label_column, found)
+    return rows
 
 
-def usable_rows(splits):
+def usable_rows(rows):
     """Return {split: rows that chapter 01 keeps}: with text and label, and each text once."""
-    kept, seen = {}, pd.Series(dtype="uint64")
-    for name in ("test", "validation", "train"):
-        if name in splits:
-            rows = splits[name]
-            rows = rows[~rows["blank"] & rows["label"].notna()]
-            rows = rows[~rows["text"].duplicated() & ~rows["text"].isin(seen)]
-            seen = pd.concat([seen, rows["text"]])
-            kept[name] = rows
-    return {name: kept[name] for name in splits}
+    kept = rows[~rows["blank"] & rows["label"].notna()]
+    kept = _test_first(kept).drop_duplicates("text").sort_index()
+    return {split: kept[kept["split"] == split] for split in rows["split"].cat.categories}
+
+
+def _test_first(rows):
+    """Rows in the order in which they are kept: a text of two splits stays in test."""
+    return rows.sort_values("split", ascending=False, kind="stable")
 
 
 def check_subset(rows):
@@ -170,30 +169,13 @@ def check_subset(rows):
         print(f"no training row of the classes {_some(missing)}: raise num_train for them")
 
 
-def _digest(split, file, settings, look_closer):
-    from pyarrow.parquet import ParquetFile
-
-    source = ParquetFile(file)
-    about = json.loads((source.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
-    names = about.get("info", {}).get("features", {}).get(settings.label_column, {}).get("names")
-    names = dict(enumerate(names)) if names else None
-    one_in = max(1, source.metadata.num_rows // SAMPLE) if look_closer else None
-    columns = [settings.text_column, settings.label_column]
-    batches = source.iter_batches(
-        10_000, columns=columns
-    )  # all texts at once would fill the memory
-    blocks = [_digest_block(batch.to_pandas(), names, one_in) for batch in batches]
-    rows = pd.concat([_digest_block(NO_ROWS, names, one_in), *blocks], ignore_index=True)
-    return rows.assign(place=[(split, row) for row in range(len(rows))])
-
-
-def _digest_block(rows, names, one_in):
+def _digest(split, rows, names, one_in):
     """Digest some rows; one in so many keeps its words for a closer look, none if that is None."""
     texts, labels = rows.iloc[:, 0].astype(object), rows.iloc[:, 1].astype(object)
     texts = texts.fillna("").str.strip()
     labels = labels.map(names) if names else labels
     hashes = pd.util.hash_array(texts.to_numpy(dtype=object), categorize=False)
-    block = pd.DataFrame({"text": hashes, "blank": texts == ""})
+    block = pd.DataFrame({"split": split, "text": hashes, "blank": texts == ""})
     block["label"] = labels.astype(object).where(labels.notna(), None)
     if one_in:
         ends = (texts.str[:200] + " " + texts.str[-100:]).str.casefold()
@@ -203,8 +185,7 @@ def _digest_block(rows, names, one_in):
     return block
 
 
-def _check_labels(splits, column, found):
-    usable = usable_rows(splits)
+def _check_labels(usable, column, found):
     every = pd.concat(usable.values())
     if not len(every):
         raise DatasetError(f"no row has a text and a value in the column {column!r}")
@@ -216,18 +197,21 @@ def _check_labels(splits, column, found):
         )
     once = every[every["label"].isin(counts[counts == 1].index)]
     more = f", and {len(once) - 1} more classes" if len(once) > 1 else ""
-    alone = f": the class {{!r}} occurs there alone{more}; add rows of it, or take it out"
-    _refuse_first(once, column, found, alone)
+    wrong = [(once, f"occurs there alone{more}; add rows of it, or take it out")]
     for split, rows in usable.items():
         unknown = rows[~rows["label"].isin(set(usable["train"]["label"]))]
-        missing = f": the class {{!r}} of the split {split!r} does not occur in 'train'"
-        _refuse_first(unknown, column, found, f"{missing}; add rows of it there, or take it out")
+        missing = f"of the split {split!r} does not occur in 'train'"
+        wrong.append((unknown, f"{missing}; add rows of it there, or take it out"))
+    for rows, what in wrong:
+        if len(rows):
+            place, label = _where(rows[:1], found), rows["label"].iloc[0]
+            raise DatasetError(f"{place}, column {column!r}: the class {label!r} {what}")
 
 
-def _refuse_first(rows, column, found, what):
-    """Raise DatasetError that names the first of the rows, if there is one, and says what is wrong."""
-    for place, label in zip(rows["place"], rows["label"], strict=True):
-        raise DatasetError(f"{found.place(*place)}, column {column!r}{what.format(label)}")
+def _where(rows, found):
+    """Name the places of the first of the rows."""
+    first = rows[:SHOWN]
+    return _some(list(map(found.place, first["split"], first["row"])), len(rows))
 
 
 def _truncated(settings, every):
@@ -244,6 +228,6 @@ def _truncated(settings, every):
     )
 
 
-def _some(values, number=None, shown=5):
-    more = (number or len(values)) - shown
-    return ", ".join(values[:shown]) + (f" and {more} more" if more > 0 else "")
+def _some(values, number=None):
+    more = (number or len(values)) - SHOWN
+    return ", ".join(values[:SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -12,7 +12,6 @@ import math
 import random
 import re
 import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from transformers import TrainerCallback
 
 from suite.errors import UserError
-from suite.runs import disk_is_full, locked, made_by, run_folder, write_json
+from suite.runs import disk_is_full, locked, made_by, replacing, run_folder, write_json
 
 NOT_FINITE = re.compile(r"total norm .* is non-finite")
 NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory")
@@ -50,28 +49,29 @@ class _Store:
         digest = hashlib.sha256(json.dumps(self.stamp, sort_keys=True).encode()).hexdigest()[:12]
         self.folder = run_folder(settings) / "checkpoints" / f"{road}-{digest}"
         self.step = 0
-        self._open = contextlib.ExitStack()
 
     def __enter__(self):
-        self._open.enter_context(locked(run_folder(self.settings) / self.road))
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for rest in self.folder.glob(".*"):
-            shutil.rmtree(rest)
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(locked(run_folder(self.settings) / self.road))
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for rest in self.folder.glob(".*"):
+                shutil.rmtree(rest)
+            self._start()
+            self._open = opened.pop_all()
         return self
 
     def __exit__(self, kind, error, traceback):
-        for folder in self.folder.glob(self.pattern):
+        for folder in self._stored():
             if not (folder / "whole.json").exists():
                 shutil.rmtree(folder)
         if error is None:
             return
         with self._open:
-            if (
-                isinstance(error, Exception)
-                and not isinstance(error, UserError)
-                and (reason := self._explain(error))
-            ):
-                raise TrainingError(f"{reason}; {self._rest()}") from error
+            ours = isinstance(error, UserError) or not isinstance(error, Exception)
+            if not ours and (reason := self._explain(error)):
+                left = [f"the last checkpoint is {folder.name}" for folder in self._stored()]
+                rest = left[-1] if left else "there was no checkpoint yet"
+                raise TrainingError(f"{reason}; {rest}") from error
 
     def remove(self):
         """Delete the checkpoints, now that the model is saved, and let other processes train."""
@@ -82,29 +82,34 @@ class _Store:
 
     def newest(self):
         """Return the newest whole checkpoint or None; say of each that is refused why."""
-        for folder in sorted(self.folder.glob(self.pattern), key=_number, reverse=True):
-            try:
-                self.check(folder)
-            except CheckpointError as error:
-                print(f"{error}; it is left out.")
-            else:
-                found = f"going on from {folder.name}"
-                print(f"A training of these parameters was broken off: {found}.")
-                return folder
+        for folder in reversed(self._stored()):
+            if fault := self._fault(folder):
+                print(f"checkpoint {fault}; it is left out.")
+                continue
+            found = f"going on from {folder.name}"
+            print(f"A training of these parameters was broken off: {found}.")
+            return folder
         return None
 
-    def check(self, folder):
-        """Raise CheckpointError, with its name, unless a checkpoint is whole and of these settings."""
-        name, whole = f"checkpoint {folder.name}", _whole(folder)
+    def _start(self):
+        """Called when no other process trains this road any more."""
+
+    def _stored(self):
+        """All checkpoints, the newest last."""
+        return sorted(self.folder.glob(self.pattern), key=_number)
+
+    def _fault(self, folder):
+        """Return why a checkpoint is refused, "" if it is whole and of these settings."""
+        whole = _whole(folder)
         if not whole:
-            raise CheckpointError(f"{name} was not written to its end")
+            return f"{folder.name} was not written to its end"
         if whole["made_by"] != self.stamp or whole["name"] != folder.name:
-            raise CheckpointError(f"{name} belongs to another training")
+            return f"{folder.name} belongs to another training"
         for file, digest in whole["files"].items():
             if not (folder / file).is_file() or _digest(folder / file) != digest:
-                raise CheckpointError(f"{name}: {file} is not as it was written")
-        if whole["best"] not in (None, folder.name):
-            self.check(folder.with_name(whole["best"]))
+                return f"{folder.name}: {file} is not as it was written"
+        its_own = whole["best"] in (None, folder.name)
+        return "" if its_own else self._fault(folder.with_name(whole["best"]))
 
     def _seal(self, folder, name, best):
         """Write down what is in a checkpoint. This comes last: without it the folder counts for nothing."""
@@ -115,7 +120,7 @@ class _Store:
 
     def _prune(self):
         """Delete all but the two newest checkpoints and, for each of them, that of its best epoch."""
-        folders = sorted(self.folder.glob(self.pattern), key=_number)
+        folders = self._stored()
         kept = {folder.name for folder in folders[-2:]}
         kept |= {_whole(folder).get("best") for folder in folders[-2:]}
         for folder in folders:
@@ -135,11 +140,6 @@ class _Store:
                 f" max_length ({settings.max_length}) smaller"
             )
         return disk_is_full(error, settings)
-
-    def _rest(self):
-        left = sorted(self.folder.glob(self.pattern), key=_number)
-        whole = [folder.name for folder in left if (folder / "whole.json").is_file()]
-        return f"the last checkpoint is {whole[-1]}" if whole else "there was no checkpoint yet"
 
 
 class Checkpoints(_Store):
@@ -161,18 +161,11 @@ class Checkpoints(_Store):
         self._best = None  # the checkpoint of the epoch with the lowest validation loss
         self._order = train_dataloader.sampler.generator.get_state()
 
-    def __enter__(self):
-        super().__enter__()
-        try:
-            newest = self.newest()
-            if newest:
-                self._load(newest)
-            else:
-                _refuse_if_used(self.optimizer)
-        except BaseException:
-            self._open.close()
-            raise
-        return self
+    def _start(self):
+        if newest := self.newest():
+            self._load(newest)
+        else:
+            _refuse_if_used(self.optimizer)
 
     def batches(self):
         """Yield the batches that are left of the epoch, and save every `save_steps` steps."""
@@ -183,7 +176,7 @@ class Checkpoints(_Store):
         for _ in range(self._position):
             next(batches)
         if self._position:
-            _set_random_state(*random_state)
+            _set_random_state(random_state)
         for batch in batches:
             yield batch  # when the loop asks for the next one, it is done with the step
             self.step += 1
@@ -209,12 +202,10 @@ class Checkpoints(_Store):
 
     def save(self):
         """Write a checkpoint; those that are no longer needed go."""
-        building = Path(tempfile.mkdtemp(prefix=".step-", dir=self.folder))
-        try:
+        with replacing(self.folder / self._name()) as building:
             save_model(self.model, str(building / "model.safetensors"))
             optimizer = self.optimizer.state_dict()
-            tensors, python = _random_state()
-            tensors["order"] = self._order
+            tensors = {"order": self._order}
             for parameter, values in optimizer["state"].items():
                 tensors |= {f"{parameter}.{n}": v.contiguous() for n, v in values.items()}
             save_file(tensors, building / "training.safetensors")
@@ -226,17 +217,10 @@ class Checkpoints(_Store):
                 "epochs": self.epochs,
                 "param_groups": optimizer["param_groups"],
                 "lr_scheduler": self.lr_scheduler.state_dict(),
-                "python": python,
+                "random": _random_state(),
             }
             write_json(building / "state.json", state)
             self._seal(building, self._name(), self._best)
-            folder = self.folder / self._name()
-            if folder.exists():  # it was refused, or this is the end of an epoch at the same step
-                folder.rename(building.with_name(f"{building.name}-old"))
-            building.rename(folder)
-        finally:
-            for rest in self.folder.glob(".step-*"):
-                shutil.rmtree(rest, ignore_errors=True)
         self._prune()
 
     def load_best(self):
@@ -253,12 +237,11 @@ class Checkpoints(_Store):
         tensors = load_file(folder / "training.safetensors")
         load_model(self.model, str(folder / "model.safetensors"))
         self._order = tensors.pop("order")
-        _set_random_state(tensors, state["python"])
+        _set_random_state(state["random"])
         optimizer = {}
         for key, value in tensors.items():
-            parameter, _, name = key.partition(".")
-            if parameter.isdigit():
-                optimizer.setdefault(int(parameter), {})[name] = value
+            parameter, name = key.split(".")
+            optimizer.setdefault(int(parameter), {})[name] = value
         self.optimizer.load_state_dict({"state": optimizer, "param_groups": state["param_groups"]})
         self.lr_scheduler.load_state_dict(state["lr_scheduler"])
         self.step, self._position, self._best = state["step"], state["position"], state["best"]
@@ -283,12 +266,11 @@ class TrainerCheckpoints(_Store, TrainerCallback):
     def newest(self):
         """Return the newest whole checkpoint or None, and remove those that are not whole."""
         newest = super().newest()
-        number = _number(newest) if newest else -1
-        for folder in self.folder.glob(self.pattern):
-            if _number(folder) > number:
+        for folder in self._stored():
+            if newest is None or _number(folder) > _number(newest):
                 shutil.rmtree(folder)
         if newest:
-            self._epoch_start = load_file(newest / "epoch_start.safetensors")
+            self._epoch_start = json.loads((newest / "epoch_start.json").read_text("utf-8"))
         return newest and str(newest)
 
     def on_train_begin(self, args, state, control, optimizer, **kwargs):
@@ -299,7 +281,7 @@ class TrainerCheckpoints(_Store, TrainerCallback):
         steps_per_epoch = state.max_steps // args.num_train_epochs
         if self._epoch_start is not None and state.global_step % steps_per_epoch:
             _set_random_state(self._epoch_start)
-        self._epoch_start, _ = _random_state()
+        self._epoch_start = _random_state()
 
     def on_pre_optimizer_step(self, args, state, control, model, **kwargs):
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
@@ -312,7 +294,7 @@ class TrainerCheckpoints(_Store, TrainerCallback):
 
     def on_save(self, args, state, control, **kwargs):
         folder = self.folder / f"checkpoint-{state.global_step}"
-        save_file(self._epoch_start, folder / "epoch_start.safetensors")
+        write_json(folder / "epoch_start.json", self._epoch_start)
         best = state.best_model_checkpoint
         self._seal(folder, folder.name, best and Path(best).name)
         self._prune()
@@ -345,28 +327,23 @@ def _digest(file):
 
 
 def _random_state():
-    """Return what all random generators stand at: tensors by name, and the state of `random`."""
-    tensors = {
-        "random.torch": torch.get_rng_state(),
-        "random.numpy": torch.from_numpy(np.random.get_state()[1].astype(np.int64)),
-        "random.numpy_position": torch.tensor(np.random.get_state()[2]),
+    """Return what all random generators stand at, as lists of numbers."""
+    kind, words, *more = np.random.get_state()
+    mps = torch.backends.mps.is_available()
+    return {
+        "python": random.getstate(),
+        "numpy": [kind, words.tolist(), *more],
+        "torch": torch.get_rng_state().tolist(),
+        "cuda": [state.tolist() for state in torch.cuda.get_rng_state_all()],
+        "mps": torch.mps.get_rng_state().tolist() if mps else None,
     }
-    for number in range(torch.cuda.device_count()):
-        tensors[f"random.cuda.{number}"] = torch.cuda.get_rng_state(number)
-    if torch.backends.mps.is_available():
-        tensors["random.mps"] = torch.mps.get_rng_state()
-    return tensors, random.getstate()
 
 
-def _set_random_state(tensors, python=None):
-    torch.set_rng_state(tensors["random.torch"])
-    words = tensors["random.numpy"].numpy().astype(np.uint32)
-    np.random.set_state(("MT19937", words, int(tensors["random.numpy_position"])))
-    for name, state in tensors.items():
-        if name.startswith("random.cuda."):
-            torch.cuda.set_rng_state(state, int(name.rpartition(".")[2]))
-        elif name == "random.mps":
-            torch.mps.set_rng_state(state)
-    if python is not None:
-        version, words, gauss = python
-        random.setstate((version, tuple(words), gauss))
+def _set_random_state(state):
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    np.random.set_state(tuple(state["numpy"]))
+    torch.set_rng_state(torch.ByteTensor(state["torch"]))
+    torch.cuda.set_rng_state_all(map(torch.ByteTensor, state["cuda"]))
+    if state["mps"]:
+        torch.mps.set_rng_state(torch.ByteTensor(state["mps"]))

@@ -42,6 +42,11 @@ CONVERT = {
 FOREIGN = re.compile(rb"[\x80-\xff]{3,}")
 
 
+# Stands for what cannot be decoded, and in no text, as it is half of a pair.
+MARK = "\udfff"
+codecs.register_error("mark", lambda error: (MARK, error.end))
+
+
 @dataclass(frozen=True)
 class Table:
     """What a file holds.
@@ -65,10 +70,9 @@ def path_of(name):
 
 def kind_of(path):
     """Return "csv", "json", "parquet" or "arrow" by the ending of a file's name, None of another."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    packed = suffixes[-1:] == [".gz"]
-    kind = KINDS.get((suffixes[:-1] if packed else suffixes)[-1:][0]) if suffixes[packed:] else None
-    return kind if not packed or kind in ("csv", "json") else None
+    name = path.name.lower()
+    kind = KINDS.get(Path(name.removesuffix(".gz")).suffix)
+    return kind if not name.endswith(".gz") or kind in ("csv", "json") else None
 
 
 def check_kind(path):
@@ -80,7 +84,7 @@ def check_kind(path):
         )
 
 
-def read_table(path, columns=(), encoding="auto"):
+def read_table(path, columns, encoding="auto"):
     """Return the Table of a file.
 
     columns: those that are wanted; they tell a header from a row, and one separator from another
@@ -90,9 +94,11 @@ def read_table(path, columns=(), encoding="auto"):
     Raises SourceError with one line that names the row if that cannot be.
     """
     try:
-        return {"csv": _csv, "json": _json, "parquet": _parquet, "arrow": _parquet}[kind_of(path)](
-            path, columns, encoding
-        )
+        if kind_of(path) == "csv":
+            return _csv(path, columns, *encoding_of(path, encoding))
+        if kind_of(path) == "json":
+            return _json(path, *encoding_of(path, encoding))
+        return _arrow(path, columns)
     except SourceError:
         raise
     except (OSError, EOFError, ValueError, RecursionError, csv.Error) as error:
@@ -102,6 +108,11 @@ def read_table(path, columns=(), encoding="auto"):
 
 def _open(path, mode, **options):
     return (gzip.open if path.suffix.lower() == ".gz" else open)(path, mode, **options)
+
+
+def _lines(path, encoding, newline="", **options):
+    with _open(path, "rt", encoding=encoding, newline=newline, **options) as file:
+        yield from file
 
 
 def check_encoding(name):
@@ -157,42 +168,27 @@ def encoding_of(path, said="auto"):
 
 def _undecodable(path, encoding):
     """Return the numbers of the lines that are not in an encoding."""
-    if not codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")):
-        decoder, bad = codecs.getdecoder(encoding), []
-        with _open(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    decoder(line)
-                except UnicodeDecodeError:
-                    bad.append(number)
-        return bad
-    with _open(path, "rt", encoding=encoding) as file:
-        try:
-            sum(1 for _ in file)
-        except UnicodeDecodeError:
-            return [1]
-    return []
+    lines = _lines(path, encoding, newline="\n", errors="mark")
+    return [number for number, line in enumerate(lines, start=1) if MARK in line]
 
 
-def _csv(path, columns, encoding):
-    encoding, note = encoding_of(path, encoding)
+def _csv(path, columns, encoding, note):
     csv.field_size_limit(2**31 - 1)
-    with _open(path, "rt", encoding=encoding, newline="") as file:
-        first = next((line for line in file if line.strip(" \t\r\n,;|")), "")
-        said = re.fullmatch(r'"?sep=(.)"?\s*', first)  # a line that Excel reads
+    first = next((line for line in _lines(path, encoding) if line.strip(" \t\r\n,;|")), "")
+    said = re.fullmatch(r'"?sep=(.)"?\s*', first)  # a line that Excel reads
     usual = "\t,;|" if ".tsv" in path.name.lower() else ",;\t|"
     separators = [said[1]] if said else list(usual)
     opened = partial(_records, path, encoding, bool(said))
-    headers = {sep: next(opened(delimiter=sep, strict=False), (0, []))[1] for sep in separators}
+    headers = {sep: next(opened(delimiter=sep), (0, []))[1] for sep in separators}
     wanted = [sep for sep, names in headers.items() if set(columns) <= set(map(str.strip, names))]
-    sep = wanted[0] if columns and wanted else max(headers, key=lambda sep: len(headers[sep]))
+    sep = wanted[0] if wanted else max(headers, key=lambda sep: len(headers[sep]))
     header = [name.strip() for name in headers[sep]]
     while header and not header[-1]:
         header.pop()
     if not header:
         raise SourceError(f"{path.name} cannot be read: it is empty")
-    for other in separators if columns and not wanted else ():
-        for line, cells in islice(opened(delimiter=other, strict=False), 1, 20):
+    for other in separators if not wanted else ():
+        for line, cells in islice(opened(delimiter=other), 1, 20):
             if set(columns) <= set(map(str.strip, cells)):
                 raise SourceError(
                     f"{path.name}: its header stands in line {line}; remove the lines above it"
@@ -203,105 +199,84 @@ def _csv(path, columns, encoding):
     spaced = any(name.startswith(" ") for name in headers[sep][1:])
     if len(headers[sep]) == 1:
         sep = "\x1f"  # one column: what separates columns elsewhere is part of a text
-    base = {"delimiter": sep, "skipinitialspace": spaced}
-    label = header.index(columns[-1]) if columns and columns[-1] in header else None
-    layouts = [
-        {**base, "strict": True},
-        {**base, "strict": True, "escapechar": "\\", "doublequote": False},
-        {**base, "quoting": csv.QUOTE_NONE},
-    ]
-    fault = None
-    for layout in layouts if set(columns) <= set(header) else layouts[:1]:
-        if layout is layouts[1] and not _has_escaped_quote(path, encoding):
-            continue
-        said, shift = _fault(opened(**layout), len(header), label, layout)
-        if said is None:
+    layouts = [{"strict": True}]
+    if wanted and any('\\"' in line for line in _lines(path, encoding)):
+        layouts.append({"strict": True, "escapechar": "\\", "doublequote": False})
+    if wanted:
+        layouts.append({"quoting": csv.QUOTE_NONE})
+    label = header.index(columns[-1]) if wanted else None
+    faults = []
+    for layout in layouts:
+        rows = partial(opened, delimiter=sep, skipinitialspace=spaced, **layout)
+        fault, shift = _fault(rows(), len(header), label, sep)
+        if not fault:
             break
-        fault = fault or said
+        faults.append(fault)
     else:
-        raise SourceError(f"{path.name}, {fault}")
-    notes = [note] * bool(note)
-    if layout is layouts[2]:
+        raise SourceError(f"{path.name}, {faults[0]}")
+    notes, bare = [note] * bool(note), "quoting" in layout
+    if bare:
         notes.append(f"{path.name}: quotes are read as they stand, since they do not come in pairs")
-    unquote = layout is layouts[2]
-    return Table(
-        header, partial(_csv_rows, opened, layout, len(header), shift, unquote), notes=notes
-    )
-
-
-def _has_escaped_quote(path, encoding):
-    with _open(path, "rt", encoding=encoding, newline="") as file:
-        return any('\\"' in line for line in file)
+    return Table(header, partial(_csv_rows, rows, len(header), shift, bare), notes=notes)
 
 
 def _records(path, encoding, skip_first, **layout):
     """Yield (number of its last line, fields) of each record that has a separator or a word, the header first."""
-    started = False
-    with _open(path, "rt", encoding=encoding, newline="") as file:
-        if skip_first:
-            next(line for line in file if line.strip())
-        reader = csv.reader(file, **layout)
-        for record in reader:
-            if any(cell.strip() for cell in record) or started and len(record) > 1:
-                started = True
-                yield reader.line_num + skip_first, record
+    lines, started = _lines(path, encoding), False
+    if skip_first:
+        next(line for line in lines if line.strip())
+    reader = csv.reader(lines, **layout)
+    for record in reader:
+        if any(cell.strip() for cell in record) or started and len(record) > 1:
+            started = True
+            yield reader.line_num + skip_first, record
 
 
-def _fault(records, width, label, layout):
-    """Return (what is wrong with a row, or None; fields before the first column).
+def _fault(records, width, label, separator):
+    """Return (what is wrong with a row, or ""; fields before the first column).
 
     Wrong is another number of fields than in the header, and a quoted field that takes other rows in.
+    Names of the rows before the first column are right, as R writes them.
     """
     row, shifted, fault, classes, inner = 0, 0, None, set(), []
-    line, numbers = 1, True
     try:
-        for line, record in islice(records, 1, None):
-            row += 1
+        for row, (line, record) in enumerate(islice(records, 1, None), start=1):
             size = len(record) if any(record) else width
             while size > width and not record[size - 1].strip():
                 size -= 1
             if size != width:
-                shifted += size == width + 1
-                numbers = numbers and record[0].strip().isdecimal()
+                shifted += size == width + 1 and record[0].strip().isdecimal()
                 fault = fault or (row, line, size)
             elif label is not None:
                 classes.add("".join(record[label : label + 1]).strip())
             for cell in record:
                 if cell.count("\n") > 1:
                     inner += [(row, text) for text in re.split(r"\r?\n", cell)[1:-1]]
-    except csv.Error as error:
-        if "quote" in str(error) or "expected" in str(error) or "unexpected end" in str(error):
-            return (
-                f"row {row + 1}: its quotes do not end where a field ends; double those inside",
-                0,
-            )
-        return f"row {row + 1}: {error}", 0
-    if fault and shifted == row and numbers:
-        return None, 1
+    except csv.Error:
+        said = f"row {row + 1}: its quotes do not end where a field ends; double those inside"
+        return said, 0
+    if fault and shifted == row:
+        return "", 1
     if fault:
-        fields = "1 field" if fault[2] == 1 else f"{fault[2]} fields"
-        hint = (
-            "a text that holds one has to stand in quotes" if fault[2] > width else "add the rest"
-        )
-        separator = {"\t": "tab"}.get(layout["delimiter"], layout["delimiter"])
-        return (
-            f"row {fault[0]} (line {fault[1]}) has {fields} separated by {separator!r}, the header {width}; {hint}",
-            0,
-        )
+        row, line, size = fault
+        fields = "1 field" if size == 1 else f"{size} fields"
+        shown = "tab" if separator == "\t" else separator
+        longer = "a text that holds one has to stand in quotes"
+        said = f"row {row} (line {line}) has {fields} separated by {shown!r}, the header {width}"
+        return f"{said}; {longer if size > width else 'add the rest'}", 0
     for number, text in inner if label is not None and width > 1 else ():
-        fields = next(csv.reader([text], delimiter=layout["delimiter"]), [])
+        fields = next(csv.reader([text], delimiter=separator), [])
         if len(fields) == width and fields[label].strip() in classes:
-            return (
-                f"row {number}: a quote opens there and takes other rows in; close or double it",
-                0,
-            )
-    return None, 0
+            said = f"row {number}: a quote opens there and takes other rows in; close or double it"
+            return said, 0
+    return "", 0
 
 
-def _csv_rows(opened, layout, width, shift, unquote):
-    for _, record in islice(opened(**layout), 1, None):
+def _csv_rows(rows, width, shift, bare):
+    """Yield the fields of each row; `bare` quotes are taken off fields that stand in a pair."""
+    for _, record in islice(rows(), 1, None):
         record = (record + [""] * width)[shift : shift + width]
-        if unquote:
+        if bare:
             record = [
                 cell[1:-1].replace('""', '"') if re.fullmatch(r'"(.*)"', cell, re.DOTALL) else cell
                 for cell in record
@@ -309,17 +284,18 @@ def _csv_rows(opened, layout, width, shift, unquote):
         yield record
 
 
-def _json(path, columns, encoding):
-    encoding, note = encoding_of(path, encoding)
+def _json(path, encoding, note):
     if encoding not in ("utf-8", "utf-8-sig"):
         line = re.search(r" \(line \d+\)", note)
         raise SourceError(
             f"{path.name} is not in UTF-8{line[0] if line else ''}, as JSON has to be; save it as UTF-8"
         )
-    names = {}
-    for record in _json_records(path, encoding):
-        names |= dict.fromkeys(record)
-    return Table(list(names), partial(_json_rows, path, encoding, list(names)))
+    names = list(dict.fromkeys(chain.from_iterable(_json_records(path, encoding))))
+
+    def rows():
+        return ([record.get(name) for name in names] for record in _json_records(path, encoding))
+
+    return Table(names, rows)
 
 
 def _json_records(path, encoding):
@@ -365,39 +341,49 @@ def _rows_of(value):
     return tables[0] if len(tables) == 1 else [value]
 
 
-def _json_rows(path, encoding, names):
-    for record in _json_records(path, encoding):
-        yield [record.get(name) for name in names]
-
-
-def _parquet(path, columns, encoding):
+def _arrow(path, columns):
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
     if kind_of(path) == "parquet":
-        schema = ParquetFile(path).schema_arrow
+        file = ParquetFile(path)
+        schema, batches = file.schema_arrow, partial(file.iter_batches, 10_000)
     else:
-        schema = pa.ipc.open_stream(pa.memory_map(str(path))).schema
+
+        def opened():
+            return pa.ipc.open_stream(pa.memory_map(str(path)))
+
+        def batches(columns):
+            return (batch.select(columns) for batch in opened())
+
+        schema = opened().schema
+
+    names = schema.names
+    if set(columns) <= set(names):
+        names = [name for name in names if name in columns]
+
+    def rows():
+        for batch in batches(columns=names):
+            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+    return Table(names, rows, class_names(schema))
+
+
+def class_names(schema):
+    """Return {column: names of the classes 0, 1, ...} that `datasets` has written into a schema."""
     about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = about.get("info", {}).get("features", {})
-    classes = {
-        name: kind["names"]
-        for name, kind in features.items()
-        if isinstance(kind, dict) and kind.get("_type") == "ClassLabel"
-    }
-    wanted = [name for name in schema.names if name in columns] or schema.names
-    rows = partial(_arrow_rows, path, wanted)
-    names = wanted if set(columns) <= set(wanted) else schema.names
-    return Table(names, rows, classes)
+    kinds = about.get("info", {}).get("features", {}).items()
+    kinds = [(name, kind) for name, kind in kinds if isinstance(kind, dict)]
+    return {name: kind["names"] for name, kind in kinds if kind.get("_type") == "ClassLabel"}
 
 
-def _arrow_rows(path, names):
+def schema_of(text_column, label_column, names=None):
+    """Return the schema of texts and classes; with names `datasets` reads a ClassLabel."""
     import pyarrow as pa
-    from pyarrow.parquet import ParquetFile
 
-    if kind_of(path) == "parquet":
-        batches = ParquetFile(path).iter_batches(10_000, columns=names)
-    else:
-        batches = (batch.select(names) for batch in pa.ipc.open_stream(pa.memory_map(str(path))))
-    for batch in batches:
-        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    kind = pa.int64() if names else pa.string()
+    schema = pa.schema({text_column: pa.string(), label_column: kind})
+    features = {text_column: {"dtype": "string", "_type": "Value"}}
+    features[label_column] = {"names": names, "_type": "ClassLabel"}
+    about = {"huggingface": json.dumps({"info": {"features": features}})}
+    return schema.with_metadata(about) if names else schema

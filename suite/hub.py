@@ -56,7 +56,7 @@ def fetch_dataset(dataset_name):
         # Without a connection `load_dataset` takes the folder that changed last, of any commit.
         for folder in Path(config.HF_DATASETS_CACHE).glob(f"*/*/*/{commit}"):
             os.utime(folder)
-        dataset = load_dataset(hub_id, revision=commit)
+        dataset = load_dataset(hub_id, revision=commit, keep_in_memory=False)
         files = [file["filename"] for rows in dataset.values() for file in rows.cache_files]
         if any(commit not in Path(file).parts for file in files):
             raise SourceError(

@@ -54,7 +54,12 @@ def check_before_launch(num_processes, device):
     if AcceleratorState._shared_state:
         raise LaunchError("a cell has made an Accelerator: restart the kernel, launch first")
     if device != "cpu":
-        _check_devices(num_processes)
+        devices = torch.cuda.device_count()
+        if torch.cuda.is_initialized():
+            raise LaunchError("a cell has used the GPU already: restart the kernel, launch first")
+        if num_processes > devices:
+            there = "there is 1 GPU" if devices == 1 else f"there are {devices} GPUs"
+            raise LaunchError(f"{num_processes} processes asked for, but {there}")
     child = multiprocessing.get_context("fork").Process(target=_compute, args=(num_processes,))
     child.start()
     child.join(PATIENCE)
@@ -72,15 +77,6 @@ def _compute(num_processes):
     os.environ["LOCAL_WORLD_SIZE"] = os.environ["WORLD_SIZE"] = str(num_processes)
     prepare_process()
     torch.ones(1_000_000).add_(1)
-
-
-def _check_devices(num_processes):
-    devices = torch.cuda.device_count()
-    if torch.cuda.is_initialized():
-        raise LaunchError("a cell has used the GPU already: restart the kernel, launch first")
-    if num_processes > devices:
-        there = "there is 1 GPU" if devices == 1 else f"there are {devices} GPUs"
-        raise LaunchError(f"{num_processes} processes asked for, but {there}")
 
 
 def prepare_process():

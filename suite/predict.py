@@ -1,11 +1,12 @@
 """Labels for the rows of a file, by a fine-tuned model: the command `finetuning predict`."""
 
+import glob
+import io
 import json
 import os
 import sys
 import tempfile
 from contextlib import contextmanager
-from pathlib import Path
 from time import perf_counter
 
 import numpy as np
@@ -17,7 +18,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.activations import GELUActivation
 
 from suite.errors import SourceError, UserError
-from suite.files import check_kind, kind_of, path_of, read_table
+from suite.files import Table, check_kind, kind_of, path_of, read_table
 from suite.model_folder import check_model_folder
 from suite.resolve import longest_input
 
@@ -66,27 +67,25 @@ class Classifier:
             return np.zeros((0, len(self.names)), np.float32)
         tokens = self.tokenizer(texts, truncation=True, max_length=self.max_length)
         lengths = np.array([len(ids) for ids in tokens["input_ids"]])
-        order, logits = np.argsort(-lengths, kind="stable"), [None] * len(texts)
+        order = rest = np.argsort(-lengths, kind="stable")
+        logits = []
         padded = self.tokenizer.pad_token is not None and self.model.config.pad_token_id is not None
-        while len(order):
-            size = max(1, TOKENS_A_BATCH // max(1, lengths[order[0]])) if padded else 1
-            rows, order = order[:size], order[size:]
+        while len(rest):
+            size = max(1, TOKENS_A_BATCH // max(1, lengths[rest[0]])) if padded else 1
+            rows, rest = rest[:size], rest[size:]
             batch = {name: [values[row] for row in rows] for name, values in tokens.items()}
             if padded:
                 batch = self.tokenizer.pad(batch)
             batch = {name: torch.tensor(values).to(self.device) for name, values in batch.items()}
             with torch.inference_mode():
-                answers = self.model(**batch).logits.float().cpu()
-            for row, answer in zip(rows, answers, strict=True):
-                logits[row] = answer
+                logits.append(self.model(**batch).logits.float().cpu())
             bar.update(len(rows))
-        return self._activate(torch.stack(logits)).numpy()
-
-    def _activate(self, logits):
-        """As the pipeline of transformers does."""
+        logits = torch.cat(logits)[np.argsort(order)]
+        # What follows is as the pipeline of transformers does it.
         if self.model.config.problem_type == "regression":
-            return logits
-        return logits.sigmoid() if self.several or len(self.names) == 1 else logits.softmax(-1)
+            return logits.numpy()
+        one_by_one = self.several or len(self.names) == 1
+        return (logits.sigmoid() if one_by_one else logits.softmax(-1)).numpy()
 
     def answer(self, probabilities):
         """Return (labels, confidences): a name or, where a text may have several, a list of them.
@@ -170,7 +169,7 @@ def predict_file(
     start, (file, output) = perf_counter(), map(str, (file, output))
     text_column = "text" if file == "-" else text_column
     _check_output(output, overwrite)
-    with tempfile.TemporaryDirectory(prefix="predict-") as cache:
+    with tempfile.TemporaryDirectory(prefix="predict-") as cache, _no_bars():
         rows = _load(file, text_column, cache, encoding)
         loading = perf_counter()
         classifier = Classifier(model_folder)
@@ -192,18 +191,15 @@ def predict_file(
             labels, confidences = classifier.answer(probabilities)
             if classifier.several and not several:
                 labels = [", ".join(chosen) for chosen in labels]
-            columns = {"label": [[] if several else ""] * len(texts)}
-            columns |= {name: [None] * len(texts) for name in numbers}
             scores = np.column_stack([confidences, probabilities]).astype(float).round(6).tolist()
+            answers = [{"label": [] if several else "", **dict.fromkeys(numbers)} for _ in texts]
             for row, label, values in zip(filled, labels, scores, strict=True):
-                columns["label"][row] = label
-                for name, value in zip(numbers, values, strict=False):
-                    columns[name][row] = value
-            return {names[name]: values for name, values in columns.items()}
+                answers[row] = {"label": label, **dict(zip(numbers, values, strict=False))}
+            return {name: [answer[kind] for answer in answers] for kind, name in names.items()}
 
         features = Features({**rows.features, **{names[n]: kind for n, kind in kinds.items()}})
         # A fingerprint, or `map` would hash the model to make one.
-        with tqdm(total=len(rows), unit=" rows", file=sys.stderr) as bar, _no_bars():
+        with tqdm(total=len(rows), unit=" rows", file=sys.stderr) as bar:
             answered = rows.map(
                 answer,
                 input_columns=text_column,
@@ -243,34 +239,27 @@ def _no_bars():
 
 def _load(file, text_column, cache, encoding):
     """Return the rows of a file as a Dataset on the disk, in the folder `cache`."""
+    path, table = path_of(file), None
+    if file == "-":
+        lines = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8")
+        table = Table(["text"], lambda: ([line.rstrip("\n")] for line in lines))
+    elif not path.is_file():
+        raise SourceError(f"there is no file {file!r}")
+    else:
+        check_kind(path)
+        if kind_of(path) == "csv":  # what stands in the other columns is written as it is
+            table = read_table(path, [text_column], encoding)
     try:
-        if file == "-":
-            lines = Path(cache, "lines.txt")
-            lines.write_bytes(sys.stdin.buffer.read())
-            kind, source = "text", lines
-        elif path_of(file).is_file():
-            source, kind = path_of(file), kind_of(path_of(file))
-            check_kind(source)
+        if table:
+            rows = Dataset.from_generator(
+                lambda: (dict(zip(table.columns, row, strict=True)) for row in table.rows()),
+                features=Features(dict.fromkeys(table.columns, Value("string"))),
+                cache_dir=cache,
+                fingerprint="rows",
+            )
         else:
-            raise SourceError(f"there is no file {file!r}")
-        with _no_bars():
-            if kind == "csv":  # what stands in the other columns is written as it is
-                table = read_table(source, [text_column], encoding)
-                names = table.columns
-                rows = Dataset.from_generator(
-                    lambda: (dict(zip(names, row, strict=True)) for row in table.rows()),
-                    features=Features(dict.fromkeys(names, Value("string"))),
-                    cache_dir=cache,
-                    fingerprint="rows",
-                )
-            else:  # a path of its own, since `load_dataset` takes brackets and stars for a pattern
-                link = Path(
-                    cache, f"rows{''.join(source.suffixes[-2:])}".replace(".ndjson", ".jsonl")
-                )
-                link.symlink_to(source.resolve())
-                rows = load_dataset(kind, split="train", cache_dir=cache, data_files=str(link))
-    except SourceError as error:
-        raise SourceError(str(error).removeprefix("dataset_name: ")) from None
+            place = {"data_files": glob.escape(str(path.resolve())), "cache_dir": cache}
+            rows = load_dataset(kind_of(path), split="train", **place)
     except (exceptions.DatasetsError, ValueError, OSError) as error:
         said = " ".join(str(error.__cause__ or error).split())
         raise SourceError(f"{file!r} cannot be read: {said}") from None

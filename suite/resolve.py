@@ -10,11 +10,7 @@ from pathlib import Path
 from suite.errors import SourceError
 from suite.files import path_of
 from suite.hub import cached_model, fetch_model
-from suite.names import (
-    PACKAGED_MODELS,
-    packaged_path,
-    refuse_unless_hub_id,
-)
+from suite.names import PACKAGED_MODELS, packaged_path, refuse_unless_hub_id
 
 # Kinds that count positions from pad_token_id + 1, in the code of transformers 5.23.
 POSITIONS_AFTER_PAD = {
@@ -45,8 +41,7 @@ def local_model(model_name):
     package that should carry the model is not installed.
     """
     if model_name in PACKAGED_MODELS:
-        package, folder = PACKAGED_MODELS[model_name]
-        return str(packaged_path(package, folder))
+        return str(packaged_path(*PACKAGED_MODELS[model_name]))
     path = path_of(model_name)
     if os.path.isdir(path):
         if not (path / "config.json").is_file():
@@ -60,10 +55,7 @@ def local_model(model_name):
 
 def longest_input(model_name):
     """Return how many tokens a model reads at most; None if only the Hub or loading can tell."""
-    folder = local_model(model_name) or cached_model(model_name)
-    if folder is None or not Path(folder, "config.json").is_file():
-        return None
-    config = _config(folder)
+    config = _known_config(model_name)
     positions, model_type = config.get("max_position_embeddings"), config.get("model_type")
     if model_type in NAMED_N_POSITIONS:
         positions = config.get("n_positions", 1024)
@@ -74,15 +66,18 @@ def longest_input(model_name):
 
 def check_pads(model_name):
     """Raise SourceError if a model cannot tell padding from words; asks no network."""
-    folder = local_model(model_name) or cached_model(model_name)
-    if folder is None or not Path(folder, "config.json").is_file():
-        return
-    config = _config(folder)
+    config = _known_config(model_name)
     if config.get("model_type") in WITHOUT_PAD and config.get("pad_token_id") is None:
         raise SourceError(
             f"model_name: {model_name!r} is of type {config['model_type']!r} and knows no padding: set pad_token"
             " in its tokenizer and pad_token_id in its config.json, or take another model"
         )
+
+
+def _known_config(model_name):
+    """Return the config of a model that lies here, {} of one that only the Hub knows."""
+    folder = local_model(model_name) or cached_model(model_name)
+    return _config(folder) if folder and Path(folder, "config.json").is_file() else {}
 
 
 def _config(folder):

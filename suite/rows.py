@@ -6,13 +6,14 @@ import math
 import os
 import re
 import shutil
-from contextlib import ExitStack, suppress
+from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from suite.errors import SourceError, UserError
-from suite.files import ENDINGS, Table, check_kind, kind_of, path_of, read_table
+from suite.files import ENDINGS, check_kind, kind_of, path_of, read_table, schema_of
 from suite.hub import fetch_dataset
 from suite.names import (
     PACKAGED_DATASETS,
@@ -32,7 +33,6 @@ HIDDEN = re.compile(r"/(\.|__|~\$)")
 WORDS = {"train": "train training", "validation": "validation valid dev val"}
 WORDS |= {"test": "test testing eval evaluation"}
 NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+|inf)", re.IGNORECASE)
-WHOLE = re.compile(r"([-+]?\d+)\.0+")
 
 
 class DatasetError(UserError):
@@ -76,20 +76,15 @@ def find_rows(settings):
     Raises SourceError if it cannot be read, DatasetError if a column holds lists, texts that are numbers,
     or classes that are numbers and not whole.
     """
-    name = settings.dataset_name
-    if name in PACKAGED_DATASETS and (settings.text_column, settings.label_column) == (
-        "text",
-        "label",
-    ):
+    name, columns = settings.dataset_name, (settings.text_column, settings.label_column)
+    if name in PACKAGED_DATASETS and columns == ("text", "label"):
         from pyarrow.parquet import ParquetFile
 
         file = packaged_dataset(name)
-        return Rows(
-            {"train": str(file)}, {"train": [("train", ParquetFile(file).metadata.num_rows)]}, []
-        )
-    stamp = [file_stamps("dataset", name), name, settings.text_column, settings.label_column]
-    stamp += [settings.encoding, Path(__file__).read_text("utf-8")]
-    stamp.append(Path(__file__).with_name("files.py").read_text("utf-8"))
+        parts = {"train": [("train", ParquetFile(file).metadata.num_rows)]}
+        return Rows({"train": str(file)}, parts, notes=[])
+    code = [Path(__file__).with_name(f"{name}.py").read_text("utf-8") for name in ("files", "rows")]
+    stamp = [file_stamps("dataset", name), name, *columns, settings.encoding, code]
     folder = cache_folder() / f"rows-{hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:16]}"
     if not (folder / "about.json").is_file():
         _read(settings, folder)
@@ -99,91 +94,65 @@ def find_rows(settings):
 
 
 def _read(settings, folder):
-    """Read a data set, and write `folder`. Holds the classes in memory, and a block of the texts."""
+    """Read a data set, and write `folder`. Holds a block of the rows in memory."""
     import pyarrow as pa
 
-    schema = pa.schema([("text", pa.string())])
-    parts, labels, names, notes = {}, {}, [], []
+    tables, notes = _tables(settings)
+    parts, places, label_column = {}, {}, settings.label_column
+    schema = pa.schema({"text": pa.string(), "label": pa.string()})
     building = folder.with_name(f".{os.getpid()}-{folder.name}")
     building.mkdir(exist_ok=True)
     try:
-        with ExitStack() as files:
-            texts = {}
-            for split, part, table in _tables(settings, notes):
-                if split not in texts:
-                    labels[split], parts[split] = [], []
-                    file = pa.ipc.new_file(building / f"{split}.arrow", schema)
-                    texts[split] = files.enter_context(file)
-                before = len(labels[split])
-                for block in _blocks(table, settings, part):
-                    texts[split].write(pa.record_batch([block[0]], schema))
-                    labels[split].extend(block[1])
-                parts[split].append((part, len(labels[split]) - before))
-                names.append(table.class_names.get(settings.label_column))
-                notes += table.notes
-        if "train" not in parts:
-            raise SourceError(
-                f"{settings.dataset_name!r} has no split 'train'; it has {', '.join(parts)}"
-            )
-        about = {"parts": {split: parts[split] for split in SPLITS if split in parts}}
-        about["notes"] = notes
-        _settle_labels(labels, Rows({}, about["parts"], notes), settings.label_column)
-        same = names[0] if all(other == names[0] for other in names) else None
-        for split in about["parts"]:
-            _write(building / split, settings, labels[split], same)
-        (building / "about.json").write_text(json.dumps(about), encoding="utf-8")
+        for split, of_split in tables.items():
+            sizes = Counter()
+            with pa.ipc.new_stream(building / f"{split}.arrow", schema) as file:
+                for part, table in of_split:
+                    for texts, labels in _blocks(table, settings, part):
+                        file.write(pa.record_batch([texts, labels], schema))
+                        for row, label in enumerate(labels, start=sizes.total()):
+                            places.setdefault(label, (split, row))
+                        sizes[part] += len(labels)
+            parts[split] = list(sizes.items())
+        classes = _whole_numbers(places, Rows({}, parts, notes), label_column)
+        named = [table.class_names.get(label_column) for _, table in chain(*tables.values())]
+        if names := named[0] if all(other == named[0] for other in named) else None:
+            classes = {name: number for number, name in enumerate(names)}
+        schema = schema_of(settings.text_column, label_column, names)
+        for split in parts:
+            _write(building / split, schema, classes)
+        about = json.dumps({"parts": parts, "notes": notes})
+        (building / "about.json").write_text(about, encoding="utf-8")
         with suppress(OSError):  # another process was faster
             building.rename(folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _tables(settings, notes):
-    """Yield (split, name of the part, Table) of a data set."""
-    columns, name = (settings.text_column, settings.label_column), settings.dataset_name
-    if name in PACKAGED_DATASETS:
-        yield "train", "train", _with_columns(read_table(packaged_dataset(name)), settings, name)
-        return
-    if split_hub_name(name):
-        yield from _hub_tables(settings)
-        return
-    for split, files in _local_files(name).items():
-        for file in files:
-            if split is None:
-                notes.append(f"{file.name} is left out: its name tells no split")
-                continue
-            try:
-                table = read_table(file, columns, settings.encoding)
-            except SourceError as error:
-                raise SourceError(f"dataset_name: {error}") from None
-            if split == "test" and columns[0] in table.columns and columns[1] not in table.columns:
-                notes.append(f"{file.name} is left out: it has no column {columns[1]!r}")
-            else:
-                place = file.name if path_of(name).is_file() else split
-                yield split, place, _with_columns(table, settings, file.name)
+def _tables(settings):
+    """Return ({split: [(name of a part, Table), ...]}, notes) of a data set."""
+    dataset_name, columns = settings.dataset_name, (settings.text_column, settings.label_column)
+    files, own = _files(dataset_name), os.path.exists(path_of(dataset_name))
+    notes = [f"{file.name} is left out: its name tells no split" for file in files.pop(None, [])]
+    tables = {}
+    for split, file in [(name, file) for name in SPLITS for file in files.get(name, [])]:
+        try:
+            table = read_table(file, columns, settings.encoding)
+        except SourceError as error:
+            raise SourceError(f"dataset_name: {error}") from None
+        if split == "test" and columns[0] in table.columns and columns[1] not in table.columns:
+            notes.append(f"{file.name} is left out: it has no column {columns[1]!r}")
+            continue
+        _check_columns(table, settings, file.name if own else dataset_name)
+        part = file.name if path_of(dataset_name).is_file() else split
+        tables.setdefault(split, []).append((part, table))
+        notes += table.notes
+    if "train" not in tables:
+        raise SourceError(f"{dataset_name!r} has no split 'train'; it has {', '.join(files)}")
+    return tables, notes
 
 
-def _hub_tables(settings):
-    for split, rows in fetch_dataset(settings.dataset_name).items():
-        if split in SPLITS:
-            kinds = {name: getattr(kind, "names", None) for name, kind in rows.features.items()}
-            classes = {name: names for name, names in kinds.items() if names}
-            wanted = [
-                n for n in rows.column_names if n in (settings.text_column, settings.label_column)
-            ]
-            part = rows.select_columns(wanted or rows.column_names[:1]).with_format(None)
-
-            def values(part=part, wanted=wanted):
-                for batch in part.iter(10_000):
-                    yield from zip(*(batch[name] for name in wanted), strict=True)
-
-            names = wanted if len(wanted) == 2 else rows.column_names
-            table = Table(names, values, classes)
-            yield split, split, _with_columns(table, settings, settings.dataset_name)
-
-
-def _with_columns(table, settings, name):
-    """Return a table that has both columns; SourceError if it has not."""
+def _check_columns(table, settings, name):
+    """Raise SourceError unless a table has both columns."""
     for parameter in ("text_column", "label_column"):
         if (column := getattr(settings, parameter)) not in table.columns:
             cells = [str(cell)[:40] for cell in table.columns[:20]]
@@ -192,109 +161,103 @@ def _with_columns(table, settings, name):
             raise SourceError(
                 f"{parameter}: {name!r} has no column {column!r}; it has {', '.join(cells)}{hint}"
             )
-    return table
 
 
 def _blocks(table, settings, part):
     """Yield (texts, labels) of some thousand rows of a table as text; a missing text is "", a class None."""
+    columns = settings.text_column, settings.label_column
+    at = [table.columns.index(name) for name in columns]
+    classes, number, words = table.class_names.get(columns[1]), None, False
+    texts, labels, size = [], [], 0
     try:
-        yield from _checked_blocks(table, settings, part)
+        for row, values in enumerate(table.rows(), start=1):
+            cells = [values[place] for place in at]
+            for name, value in zip(columns, cells, strict=True):
+                if isinstance(value, list | dict | tuple):
+                    kind = "a list" if isinstance(value, list) else "a record"
+                    hint = "a text and a class are single values"
+                    if kind == "a list" and name == columns[1]:
+                        hint = "for several labels per text see chapter 7"
+                    raise DatasetError(f"{part}, row {row}, column {name!r} holds {kind}; {hint}")
+            text, label = map(_as_text, cells)
+            if isinstance(cells[0], int | float) or NUMBER.fullmatch(text.strip()):
+                number = number or text
+            elif text.strip():
+                words = True
+            if classes and isinstance(cells[1], int):
+                label = classes[cells[1]] if 0 <= cells[1] < len(classes) else ""
+            texts.append(text)
+            labels.append(label.strip() or None)
+            size += len(text)
+            if len(texts) == 10_000 or size > 2**28:
+                yield texts, labels
+                texts, labels, size = [], [], 0
+        yield texts, labels
     except (ValueError, OSError) as error:
         if isinstance(error, UserError):
             raise
         said = f"{settings.dataset_name!r} cannot be read: {' '.join(str(error).split())}"
         raise SourceError(f"dataset_name: {said}") from None
-
-
-def _checked_blocks(table, settings, part):
-    names = settings.text_column, settings.label_column
-    at = [table.columns.index(name) for name in names]
-    classes, texts, labels, number = table.class_names.get(names[1]), [], [], None
-    words, size = False, 0
-    for row, values in enumerate(table.rows(), start=1):
-        text, label = (values[place] for place in at)
-        for name, value in zip(names, (text, label), strict=True):
-            if isinstance(value, list | dict | tuple):
-                kind = "a list" if isinstance(value, list) else "a record"
-                hint = "a text and a class are single values"
-                if kind == "a list" and name == names[1]:
-                    hint = "for several labels per text see chapter 7"
-                raise DatasetError(f"{part}, row {row}, column {name!r} holds {kind}; {hint}")
-        text, is_number = _as_text(text)
-        number = text if is_number and number is None else number
-        words = words or bool(text and text.strip() and not is_number)
-        texts.append(text or "")
-        if classes and isinstance(label, int):
-            label = classes[label] if 0 <= label < len(classes) else None
-        label = _as_text(label)[0]
-        labels.append(label.strip() or None if label else None)
-        size += len(texts[-1])
-        if len(texts) == 10_000 or size > 2**28:
-            yield texts, labels
-            texts, labels, size = [], [], 0
-    yield texts, labels
-    if number is not None and not words:
+    if number and not words:
         raise DatasetError(
-            f"{part}, column {names[0]!r} holds numbers, such as {number}, and no texts;"
+            f"{part}, column {columns[0]!r} holds numbers, such as {number}, and no texts;"
             " name the column with the texts in text_column"
         )
 
 
 def _as_text(value):
-    """Return (a value as text, or None if it is missing; whether it is a number)."""
-    if isinstance(value, str):
-        return value, bool(NUMBER.fullmatch(value.strip()))
+    """Return a value as text, "" if it is missing."""
     if value is None or isinstance(value, float) and math.isnan(value):
-        return None, False
+        return ""
     if isinstance(value, bytes):
-        return value.decode("utf-8"), False
+        return value.decode("utf-8")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return str(value), isinstance(value, int | float)
+    return str(value)
 
 
-def _settle_labels(labels, found, column):
-    """Call 1.0 the class 1 where all classes are numbers; refuse numbers that are not whole."""
-    different = set().union(*labels.values()) - {None}
-    if not all(NUMBER.fullmatch(label) for label in different):
-        return
-    broken = {label for label in different if not re.fullmatch(r"[-+]?\d+(\.0*)?", label)}
-    for split, of_split in labels.items():
-        for row, label in enumerate(of_split):
-            if label in broken:
+def _whole_numbers(places, found, column):
+    """Return {class: name}, where all are numbers 1 for 1.0; refuse numbers that are not whole.
+
+    places: {class: split and number of its first row}
+    """
+    classes = {label: label for label in places if label is not None}
+    if all(NUMBER.fullmatch(label) for label in classes):
+        for label in classes:
+            if not re.fullmatch(r"[-+]?\d+(\.0*)?", label):
                 raise DatasetError(
-                    f"{found.place(split, row)}, column {column!r} holds {label}; a class is a word or a whole number"
+                    f"{found.place(*places[label])}, column {column!r} holds {label};"
+                    " a class is a word or a whole number"
                 )
-            if label and (match := WHOLE.fullmatch(label)):
-                of_split[row] = match[1]
+            classes[label] = label.partition(".")[0]
+    return classes
 
 
-def _write(path, settings, labels, class_names):
-    """Write `path`.parquet, the texts of `path`.arrow beside their labels, and remove that file."""
+def _write(path, schema, classes):
+    """Write the rows of `path`.arrow, which goes, with their final classes to `path`.parquet."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
-    names, about, kind = [settings.text_column, settings.label_column], None, pa.string()
-    if class_names:
-        features = {names[0]: {"dtype": "string", "_type": "Value"}}
-        features[names[1]] = {"names": class_names, "_type": "ClassLabel"}
-        about = {"huggingface": json.dumps({"info": {"features": features}})}
-        numbers = {name: number for number, name in enumerate(class_names)}
-        labels, kind = [numbers.get(label) for label in labels], pa.int64()
-    schema = pa.schema([(names[0], pa.string()), (names[1], kind)], about)
-    written = path.with_suffix(".arrow")
-    with pa.memory_map(str(written)) as source, ParquetWriter(f"{path}.parquet", schema) as file:
-        reader, start = pa.ipc.open_file(source), 0
-        for number in range(reader.num_record_batches):
-            texts = reader.get_batch(number).column(0)
-            part = pa.array(labels[start : start + len(texts)], kind)
-            file.write_batch(pa.record_batch([texts, part], schema))
-            start += len(texts)
-    written.unlink()
+    read = path.with_suffix(".arrow")
+    with pa.memory_map(str(read)) as source, ParquetWriter(f"{path}.parquet", schema) as file:
+        for batch in pa.ipc.open_stream(source):
+            labels = [classes.get(label) for label in batch["label"].to_pylist()]
+            file.write_batch(pa.record_batch([batch["text"], labels], schema))
+    read.unlink()
+
+
+def _files(dataset_name):
+    """Return {split: files} of a data set; under None those whose names tell no split."""
+    if dataset_name in PACKAGED_DATASETS:
+        return {"train": [packaged_dataset(dataset_name)]}
+    if split_hub_name(dataset_name):
+        splits = fetch_dataset(dataset_name).items()
+        return {n: [Path(file["filename"]) for file in rows.cache_files] for n, rows in splits}
+    return _local_files(dataset_name)
 
 
 def _local_files(dataset_name):
-    """Return {split: files} of a file or a folder; under None those whose names tell no split."""
+    """Return what `_files` does of a file or a folder."""
     path = path_of(dataset_name)
     try:
         if os.path.isfile(path):
@@ -305,28 +268,22 @@ def _local_files(dataset_name):
     except SourceError as error:
         raise SourceError(f"dataset_name: {error}") from None
     refuse_unless_hub_id("dataset_name", dataset_name)
-    raise SourceError(f"dataset_name: {dataset_name!r} lies on the Hub")
 
 
 def _files_of_folder(folder, dataset_name):
     """Files named after their splits, or lying in folders that are, or what `save_to_disk` wrote."""
-    saved = [folder] if (folder / "state.json").is_file() else []
-    if (folder / "dataset_dict.json").is_file():
-        saved = sorted(state.parent for state in folder.glob("*/state.json"))
-    if saved:
-        return {
-            "train" if split == folder else split.name: _arrow_files(split, dataset_name)
-            for split in saved
-        }
+    if (folder / "state.json").is_file():
+        return {"train": _arrow_files(folder, dataset_name)}
+    saved = sorted(state.parent for state in folder.glob("*/state.json"))
+    if saved and (folder / "dataset_dict.json").is_file():
+        return {split.name: _arrow_files(split, dataset_name) for split in saved}
     inside = sorted(islice(folder.rglob("*"), MOST_FILES + 1))
     shown = [f for f in inside if not HIDDEN.search(f"/{f.relative_to(folder).as_posix()}")]
     files = [f for f in shown if kind_of(f) not in (None, "arrow") and os.path.isfile(f)]
-    reason = None
+    reason = f"no file that ends in {', '.join(ENDINGS)}"
     if len(inside) > MOST_FILES:
         reason = f"more than {MOST_FILES} files and folders; give one that holds the data set and nothing else"
-    elif not files:
-        reason = f"no file that ends in {', '.join(ENDINGS)}"
-    if reason:
+    if not files or len(inside) > MOST_FILES:
         raise SourceError(f"the folder {dataset_name!r} holds {reason}")
     found = {}
     for file in files:

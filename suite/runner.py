@@ -152,13 +152,12 @@ def _run_chapter(chapter, folder, parameters, progress, live):
 
 
 def _execute(chapter, output, parameters, progress, live):
-    bar = {"desc": chapter.stem, "file": sys.stderr} if progress else False
     try:
         with kernel_config() as config:
             papermill.execute_notebook(  # braces in a path would be a template
                 *(str(path).replace("{", "{{").replace("}", "}}") for path in (chapter, output)),
                 parameters=parameters,
-                progress_bar=bar,
+                progress_bar={"desc": chapter.stem, "file": sys.stderr} if progress else False,
                 kernel_name="python3",
                 config=config,
                 store_widget_state=False,
@@ -289,9 +288,8 @@ def _choose(names):
         start = f"{int(name):02}_" if name.isdecimal() else Path(name).stem
         found = [chapter for chapter in all_chapters() if chapter.stem.startswith(start)]
         if not found:
-            raise ChapterError(
-                f"no chapter {name!r}; there are {', '.join(c.stem for c in all_chapters())}"
-            )
+            known = ", ".join(chapter.stem for chapter in all_chapters())
+            raise ChapterError(f"no chapter {name!r}; there are {known}")
         chapters += found
     return chapters or all_chapters()
 
@@ -310,41 +308,33 @@ def _stopped(parameters):
     return "Stopped before the first checkpoint of a training. The same command starts again."
 
 
-def main(arguments=None):
-    """Command line. Returns the exit status: 0, or 1 or 130 (Ctrl-C) after one message on stderr."""
-    arguments = _read_arguments(arguments)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # a terminal may lack letters of a class name
-    parameters = {"run_dir": Settings().run_dir}
-    try:
-        if arguments.command == "predict":
-            from suite.predict import predict_file  # heavy
+def _predict(arguments):
+    from suite.predict import predict_file  # heavy
 
-            options = {name: value for name, value in vars(arguments).items() if name != "command"}
-            rows, blank, seconds = predict_file(**options)
-            said = f"{rows} rows in {seconds:.1f} s, {rows / seconds:.1f} texts a second"
-            print(f"{said}, {blank} blank", file=sys.stderr)
-            return 0
-        parameters = _read_parameters(arguments)
-        if arguments.command == "check":
-            settings = check_values(parameters, with_rows=False)
-            print(report := check_dataset(settings))
-            fitting = fit_sizes(settings, all_sizes(report.splits["usable"]), given=parameters)
-            said = ", ".join(f"{name} {getattr(fitting, name)}" for name in SIZES)
-            words = ["-f", arguments.f] if arguments.f else []
-            words += [word for pair in arguments.p for word in ("-p", pair)]
-            print(f"\nto train on these rows ({said}):\n{_command('run', *words)}")
-            return 0
-        start = perf_counter()
-        chapters = _choose(arguments.chapters)
+    options = {name: value for name, value in vars(arguments).items() if name != "command"}
+    rows, blank, seconds = predict_file(**options)
+    said = f"{rows} rows in {seconds:.1f} s, {rows / seconds:.1f} texts a second"
+    print(f"{said}, {blank} blank", file=sys.stderr)
+
+
+def _check(arguments):
+    parameters = _read_parameters(arguments)
+    settings = check_values(parameters, with_rows=False)
+    print(report := check_dataset(settings))
+    fitting = fit_sizes(settings, all_sizes(report.splits["usable"]), given=parameters)
+    said = ", ".join(f"{name} {getattr(fitting, name)}" for name in SIZES)
+    words = ["-f", arguments.f] if arguments.f else []
+    words += [word for pair in arguments.p for word in ("-p", pair)]
+    print(f"\nto train on these rows ({said}):\n{_command('run', *words)}")
+
+
+def _run(arguments):
+    parameters, start = _read_parameters(arguments), perf_counter()
+    chapters = _choose(arguments.chapters)
+    try:
         metrics = run_chapters(chapters, parameters, side_by_side=arguments.side_by_side)
-    except UserError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
-        run = arguments.command == "run"
-        print(_stopped(parameters) if run else "Stopped. Nothing was written.", file=sys.stderr)
-        return 130
+        raise KeyboardInterrupt(_stopped(parameters)) from None
     print(table(metrics, perf_counter() - start))
     print(class_report(metrics))
     folder = run_folder(Settings(run_dir=parameters["run_dir"]))
@@ -355,4 +345,19 @@ def main(arguments=None):
             if name in parameters:
                 words += [f"--{name.replace('_', '-')}", parameters[name]]
         print(f"To label a file: {_command('predict', folder / 'model', *words)}")
+
+
+def main(arguments=None):
+    """Command line. Returns the exit status: 0, or 1 or 130 (Ctrl-C) after one message on stderr."""
+    arguments = _read_arguments(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a terminal may lack letters of a class name
+    try:
+        {"run": _run, "check": _check, "predict": _predict}[arguments.command](arguments)
+    except UserError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "Stopped. Nothing was written.", file=sys.stderr)
+        return 130
     return 0

@@ -122,24 +122,32 @@ def new_folder(settings, product):
     """
     folder, stamp = run_folder(settings) / product, made_by(settings, product)
     with locked(folder):
-        building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            yield building
-            files = (file for file in sorted(building.rglob("*")) if file.is_file())
-            sizes = {file.relative_to(building).as_posix(): file.stat().st_size for file in files}
-            write_json(building / "made_by.json", {**stamp, "sizes": sizes})
-            follow_umask(building)
-            old = building.with_name(building.name + "-old")
-            if folder.exists():
-                folder.rename(old)
-            building.rename(folder)
-            shutil.rmtree(old, ignore_errors=True)
+            with replacing(folder) as building:
+                yield building
+                files = [file for file in sorted(building.rglob("*")) if file.is_file()]
+                sizes = {f.relative_to(building).as_posix(): f.stat().st_size for f in files}
+                write_json(building / "made_by.json", {**stamp, "sizes": sizes})
+                follow_umask(building)
         except Exception as error:
             if reason := disk_is_full(error, settings):
                 raise UserError(reason) from error
             raise
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
+
+
+@contextmanager
+def replacing(folder):
+    """Yield an empty folder that takes the place of another when the block ends well."""
+    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    old = building.with_name(f"{building.name}-old")
+    try:
+        yield building
+        if folder.exists():
+            folder.rename(old)
+        building.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
 
 
 def disk_is_full(error, settings):

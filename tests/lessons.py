@@ -1,10 +1,12 @@
-"""Chapters' lessons run in the process of a test, cell by cell."""
+"""What many tests need: lessons run in the process of a test cell by cell, Python in one of its own."""
 
 import linecache
+import subprocess
+import sys
 
 import matplotlib.pyplot as plt
 
-from suite.chapters import all_chapters, lesson
+from suite.chapters import ROOT, all_chapters, lesson
 from suite.runs import is_made_by, made_by, run_folder
 
 
@@ -58,3 +60,22 @@ def make_here(monkeypatch):
 def printed(cell):
     """What a cell has written to stdout; a kernel may send it in pieces."""
     return "".join(output.text for output in cell.outputs if output.get("name") == "stdout")
+
+
+def run_python(*arguments, cwd=ROOT, code=0, **options):
+    """Run Python in a process of its own, which has to end with `code`; return what it said."""
+    command, options = [sys.executable, *map(str, arguments)], {"timeout": 900, **options}
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, **options)
+    assert done.returncode == code, f"{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+    return done
+
+
+def one_line(*parts):
+    """A check for `pytest.raises`: the message is a single line that holds these parts."""
+
+    def check(error):
+        said = str(error)
+        assert "\n" not in said and all(part in said for part in parts), said
+        return True
+
+    return check

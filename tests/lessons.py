@@ -7,6 +7,7 @@ import sys
 import matplotlib.pyplot as plt
 
 from suite.chapters import ROOT, all_chapters, lesson
+from suite.rows import find_rows
 from suite.runs import is_made_by, made_by, run_folder
 
 
@@ -33,6 +34,17 @@ def rows_of(settings):
     if not is_made_by(folder, made_by(settings, "data")):
         run_here("01", settings, until="save-data")
     return load_from_disk(folder)
+
+
+def labelled_rows(settings):
+    """Return all rows of a data set, loaded and cleaned as chapter 01 does it, with their classes."""
+    from datasets import load_dataset
+
+    from helpers.data import clean, encode_labels
+
+    columns = [settings.text_column, settings.label_column]
+    files = find_rows(settings).files
+    return encode_labels(clean(load_dataset("parquet", data_files=files), *columns))
 
 
 def train(product, settings):

@@ -5,24 +5,42 @@ import subprocess
 import sys
 
 import matplotlib.pyplot as plt
+import nbformat
 
 from suite.chapters import ROOT, all_chapters, lesson
 from suite.rows import find_rows
 from suite.runs import is_made_by, made_by, run_folder
 
 
+def chapter(number):
+    """Return the path of the chapter whose name begins with a number such as "04"."""
+    (path,) = [path for path in all_chapters() if path.stem.startswith(number)]
+    return path
+
+
+def cells_of(path):
+    """Return the cells of a notebook by their ids."""
+    return {cell.id: cell for cell in nbformat.read(path, as_version=4).cells}
+
+
+def prose(path):
+    """Return the text of a notebook, without its code."""
+    cells = cells_of(path).values()
+    return "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+
+
 def run_here(number, settings, until=None):
     """Run the lesson of a chapter in this process, up to the cell `until`; return its names."""
-    (chapter,) = [path for path in all_chapters() if path.stem.startswith(number)]
-    names = {"settings": settings, "__name__": chapter.stem}
-    for cell, source in lesson(chapter).items():
-        file = f"<{chapter.stem}, {cell}>"
+    stem = chapter(number).stem
+    names = {"settings": settings, "__name__": stem}
+    for cell, source in lesson(chapter(number)).items():
+        file = f"<{stem}, {cell}>"
         linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file
         exec(compile(source, file, "exec"), names)
         if cell == until:
             return names
     plt.close("all")
-    assert until is None, f"{chapter.stem} has no cell {until}"
+    assert until is None, f"{stem} has no cell {until}"
     return names
 
 
@@ -59,13 +77,12 @@ def make_here(monkeypatch):
     from benchmarks import roads
     from suite import products
 
-    def run_chapter(chapter, settings, held):
-        run_here(chapter.stem[:2], settings)
-
     def run_function(name, *arguments):
         return getattr(roads, name.partition(":")[2])(*arguments)
 
-    monkeypatch.setattr(products, "_run", run_chapter)
+    monkeypatch.setattr(
+        products, "_run", lambda path, settings, _: run_here(path.stem[:2], settings)
+    )
     monkeypatch.setattr(roads, "run_child", run_function)
 
 

@@ -142,7 +142,9 @@ def test_the_loop_and_the_trainer_let_the_same_weights_decay(kind):
     config = AutoConfig.for_model(kind, relative_attention=True, num_labels=2, **SIZES)
     model = AutoModelForSequenceClassification.from_config(config)
     weights = dict(model.named_parameters())
-    decaying, free = (group["params"] for group in parameter_groups(model, 0.1))
+    groups = parameter_groups(model, 0.1)
+    assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
+    decaying, free = (group["params"] for group in groups)
     names = Trainer.get_decay_parameter_names(None, model)
     assert {id(weights[name]) for name in names} == set(map(id, decaying))
     assert len(decaying) + len(free) == len(weights) > len(names)

@@ -2,14 +2,12 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import nbformat
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from lessons import make_here, run_here
+from lessons import make_here, run_here, run_python
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from conftest import SMOKE
@@ -57,12 +55,9 @@ def assert_texts_of_any_length_are_classified(folder, card):
     asked = "print(json.dumps(classify(['word ' * 2000, '', 'fine'], truncation=True)))\n"
     code = "import json\n"
     for text in (card, (ROOT / "README.md").read_text(), cell):
-        (lines,) = re.findall(
-            r"```python\n(from transformers import pipeline\n.*?)```", text, re.DOTALL
-        )
+        (lines,) = re.findall(r"(?s)```python\n(from transformers import pipeline\n.*?)```", text)
         code += re.sub(r'model="[^"]+"', f'model="{folder}"', lines) + asked
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    answers = [json.loads(line) for line in run.stdout.splitlines() if line.startswith('[{"')]
-    of_three = [answer for answer in answers if len(answer) == 3]
-    assert len(of_three) == 3 and of_three[0] == of_three[1] == of_three[2]
+    said = run_python("-c", code).stdout.splitlines()
+    answers = [json.loads(line) for line in said if line.startswith('[{"')]
+    one, two, three = (answer for answer in answers if len(answer) == 3)
+    assert one == two == three

@@ -2,17 +2,16 @@
 
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from hub_stand_in import HubStandIn
-from lessons import rows_of, run_here
+from lessons import cells_of, chapter, rows_of, run_here, run_python
 from sklearn.metrics import f1_score
 from sklearn.utils.class_weight import compute_class_weight
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -22,7 +21,7 @@ from conftest import SMOKE
 from helpers.batches import make_dataloader, to_model_inputs
 from helpers.evaluation import choose_thresholds, evaluate_model, predict
 from helpers.training import balance_weights, weighted_loss
-from suite.chapters import ROOT, all_chapters, lesson
+from suite.chapters import ROOT
 from suite.start import check_values
 
 pytestmark = pytest.mark.slow
@@ -56,10 +55,8 @@ def test_the_weights_are_those_of_scikit_learn_and_change_the_loss_alone():
 @pytest.mark.parametrize("road, number", [("model", "04"), ("trainer", "08")])
 def test_weights_reach_the_road_and_the_plain_loss_chooses_the_best_epoch(unbalanced, road, number):
     """With a loss that the frequent class has less of, the rare one becomes more probable."""
-    shares, plain = (
-        [],
-        replace(unbalanced, class_weights="none", run_dir=f"{unbalanced.run_dir}-no"),
-    )
+    shares, run_dir = [], f"{unbalanced.run_dir}-no"
+    plain = replace(unbalanced, class_weights="none", run_dir=run_dir)
     for settings in (plain, unbalanced):
         rows = to_model_inputs(rows_of(settings))["validation"]
         names = run_here(number, settings, until="save-model")
@@ -79,19 +76,14 @@ def test_weights_reach_the_road_and_the_plain_loss_chooses_the_best_epoch(unbala
 
 def test_weights_reach_keras(unbalanced, monkeypatch):
     keras = pytest.importorskip("helpers.keras_road").keras
-    given = {}
-
-    def fit(self, *args, **kwargs):
-        given.update(kwargs)
-        raise KeyboardInterrupt
-
+    fit = Mock(side_effect=KeyboardInterrupt)
     monkeypatch.setattr(keras.Model, "fit", fit)
     nothing = dict.fromkeys(roads.ROADS, {"losses": [0.0], "logits": [0.0]})
     monkeypatch.setattr(roads, "get_roads", lambda *arguments, **others: nothing)
     weights = balance_weights(rows_of(unbalanced)["train"]["label"][:], 2).tolist()
     with pytest.raises(KeyboardInterrupt):
         run_here("09", unbalanced)
-    assert given["class_weight"] == pytest.approx(dict(enumerate(weights)))
+    assert fit.call_args.kwargs["class_weight"] == pytest.approx(dict(enumerate(weights)))
 
 
 def test_the_thresholds_are_the_best_ones():
@@ -100,19 +92,17 @@ def test_the_thresholds_are_the_best_ones():
     probabilities = np.clip(truth * 0.2 + draw.random((200, 3)) * 0.35, 0, 1)
     thresholds = choose_thresholds(probabilities, truth)
     for label in (0, 1):
-        best = max(
+        chosen, half, *others = (
             f1_score(truth[:, label], probabilities[:, label] >= value)
-            for value in np.linspace(0, 1, 2001)
+            for value in (thresholds[label], 0.5, *np.linspace(0, 1, 2001))
         )
-        chosen = f1_score(truth[:, label], probabilities[:, label] >= thresholds[label])
-        assert chosen >= best - 1e-12
-        assert chosen > f1_score(truth[:, label], probabilities[:, label] >= 0.5)
+        assert chosen >= max(others) - 1e-12 and chosen > half
     assert thresholds[2] == 0.5
 
 
 def test_the_thresholds_of_the_chapter_come_from_validation_rows():
-    (chapter,) = [path for path in all_chapters() if path.stem.startswith("07")]
-    assert 'choose_thresholds(*answer(loaders["validation"]))' in lesson(chapter)["score-topics"]
+    cell = cells_of(chapter("07"))["score-topics"]
+    assert 'choose_thresholds(*answer(loaders["validation"]))' in cell.source
 
 
 # In a process of its own: huggingface_hub reads its variables when it starts.
@@ -133,12 +123,10 @@ def test_the_chapter_takes_an_own_file_and_puts_the_model_on_the_hub(tmp_path, l
     rows.to_csv(tmp_path / "mine.csv", index=False, encoding="utf-16")
     own = {"dataset_name": str(tmp_path / "mine.csv"), "text_column": "comment"}
     own |= {"label_column": "stars", "hub_model_id": "me/mine", "run_dir": str(tmp_path / "run")}
-    command = [sys.executable, "-c", CHAPTER, json.dumps({**SMOKE, **own})]
     with HubStandIn({}) as hub:
         environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_TOKEN": "hf_x"}
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        run_python("-c", CHAPTER, json.dumps({**SMOKE, **own}), env=environment)
         _, files = hub.repositories["models", "me/mine"].find("main")
         assert hub.private["models", "me/mine"]
     for name, content in files.items():

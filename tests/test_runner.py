@@ -14,7 +14,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from lessons import make_here, run_here, run_python
+from lessons import cells_of, chapter, make_here, run_here, run_python
 from nbformat.v4 import new_code_cell, new_notebook
 
 from benchmarks import overhead
@@ -103,6 +103,9 @@ def test_figures_of_other_chapters_stay_and_stale_ones_go(chapters, tmp_path):
         run_chapters(all_chapters()[1:], run, progress=False)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert list(metrics) == ["01_one"] and metrics["01_one"]["seen"] == 10
+    assert metrics["01_one"]["peak_memory_mib"] > 10
+    names = {path.name for path in (tmp_path / "run").iterdir() if path.suffix != ".ipynb"}
+    assert names == {".metrics.json.lock", "metrics.json"}
 
 
 WAIT = """
@@ -121,9 +124,9 @@ def test_rows_run_side_by_side_on_shared_cores_and_the_rest_alone(chapters, tmp_
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(runner.os, "sched_getaffinity", lambda process: range(6), raising=False)
     threads = f"print(*map(os.environ.get, {runner.THREADS}))"
-    for chapter, own, other in (("06_one", "one", "two"), ("04_two", "two", "one")):
+    for name, own, other in (("06_one", "one", "two"), ("04_two", "two", "one")):
         source = MEET.format(own, other) + threads
-        write_chapter(chapters, chapter, source, makes=own, minutes=2)
+        write_chapter(chapters, name, source, makes=own, minutes=2)
     after = "import os\nassert os.path.exists(run_dir + '/{}')\n"
     write_chapter(chapters, "02_after_04", after.format("two"), needs=["two"])
     write_chapter(chapters, "08_alone", after.format("one") + threads, measures_speed=True)
@@ -175,7 +178,6 @@ FAILED = (1, "ChapterError: 04_bad.ipynb, cell [4] 'cell-1', line 1: 1 / 0")
     ],
 )
 def test_a_run_that_breaks_off_leaves_no_kernel(chapters, tmp_path, names, options, end):
-    """In a process of its own, with a temporary folder of its own."""
     run, temporary = tmp_path / "run", tmp_path / "temporary"
     temporary.mkdir()
     for name in names:
@@ -197,11 +199,10 @@ def test_a_run_that_breaks_off_leaves_no_kernel(chapters, tmp_path, names, optio
         process.kill()
     assert process.returncode == end[0]
     assert end[1] in said and "Traceback" not in said
-    for name in names:
-        kernel = int((run / name).read_text())
-        if psutil.pid_exists(kernel):
-            psutil.wait_procs([psutil.Process(kernel)], timeout=20)
-        assert not psutil.pid_exists(kernel)
+    kernels = [int((run / name).read_text()) for name in names]
+    left = [psutil.Process(kernel) for kernel in kernels if psutil.pid_exists(kernel)]
+    psutil.wait_procs(left, timeout=20)
+    assert not any(map(psutil.pid_exists, kernels))
     assert not (run / "08_after.ipynb").exists()
     assert end is STOPPED or list(temporary.iterdir()) == []
 
@@ -324,10 +325,8 @@ def test_all_chapters_run_with_the_smoke_parameters_and_take_what_earlier_ones_m
         assert figures["seconds"] > 0 and figures["peak_memory_mib"] > 50
     assert f"accuracy {metrics['05_evaluation']['accuracy']:.3f}" in run.stdout
     taken = {"05_evaluation": "get-model", "08_trainer": "get-loop-model", "09_keras": "get-models"}
-    for chapter, cell_id in taken.items():
-        cells = nbformat.read(folder / f"{chapter}.ipynb", as_version=4).cells
-        (cell,) = [cell for cell in cells if cell.id == cell_id]
-        assert cell.outputs == [], chapter
+    for name, cell_id in taken.items():
+        assert cells_of(folder / f"{name}.ipynb")[cell_id].outputs == [], name
 
 
 def test_others_may_read_what_a_run_leaves(smoke_run):
@@ -353,9 +352,8 @@ def test_the_overhead_without_a_whole_run_ends_in_one_line(chapters, tmp_path, m
     message = f"UserError: {tmp_path} holds no chapter that ran to its end: call `make run` first"
     for broken_off in (False, True):
         assert (tmp_path / "01_bad.ipynb").is_file() == broken_off
-        with pytest.raises(SystemExit) as stop:
+        with pytest.raises(SystemExit, match=f"^{message}$"):
             overhead.main()
-        assert stop.value.code == message
         assert main(["run", "-p", "run_dir", str(tmp_path)]) == 1
 
 
@@ -366,8 +364,7 @@ def test_a_chapter_for_bert_takes_an_own_file(number, twenty_classes, tmp_path, 
     run = tmp_path / "run"
     make_here(monkeypatch)
     run_here(number, check_values({**parameters, "run_dir": str(run)}))
-    (chapter,) = [path.stem for path in all_chapters() if path.stem.startswith(number)]
-    assert chapter in json.loads((run / "metrics.json").read_text())
+    assert chapter(number).stem in json.loads((run / "metrics.json").read_text())
     if number == "09":
         labels = json.loads((run / "keras" / "labels.json").read_text())
         assert sorted(labels.values()) == names
@@ -379,9 +376,8 @@ def test_a_chapter_that_measures_speed_takes_a_single_step(number, smoke, monkey
     few = {"num_train": 8, "num_validation": 2, "num_test": 2, "batch_size": 8, "num_epochs": 1}
     run_here(number, replace(smoke, **few))
     metrics = json.loads((run_folder(smoke) / "metrics.json").read_text())
-    (chapter,) = [name for name in metrics if name.startswith(number)]
     speed = {"08": "speed_of_trainer", "10": "samples_per_second"}[number]
-    assert 0 < metrics[chapter][speed] < math.inf
+    assert 0 < metrics[chapter(number).stem][speed] < math.inf
 
 
 @pytest.mark.long

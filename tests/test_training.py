@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from helpers.batches import make_dataloader, to_model_inputs
 from helpers.evaluation import evaluate_model
-from helpers.training import load_model, parameter_groups, pick_device
+from helpers.training import load_model, pick_device
 from suite.checkpoints import Checkpoints
 from suite.errors import UserError
 from suite.products import product
@@ -39,16 +39,6 @@ def test_the_new_head_depends_on_the_seed_alone(smoke, model, class_label):
     assert model.dtype == torch.float32
     assert model.config.id2label == {0: "negative", 1: "positive"}
     assert model.config.label2id == {"negative": 0, "positive": 1}
-
-
-def test_biases_and_norms_do_not_decay(model):
-    decaying, free = parameter_groups(model, 0.01)
-    assert (decaying["weight_decay"], free["weight_decay"]) == (0.01, 0.0)
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    for group, decays in ((free, False), (decaying, True)):
-        for name in (names[id(parameter)] for parameter in group["params"]):
-            assert (name.endswith("weight") and "LayerNorm" not in name) == decays
-    assert len(decaying["params"]) + len(free["params"]) == len(names)
 
 
 def test_evaluate_model_weighs_every_text_alike(smoke, model, tokenizer):

@@ -205,6 +205,11 @@ def twenty_classes(tmp_path):
     return names, {**SMOKE, "dataset_name": str(path), **columns}
 
 
+# From every network but loopback; the machine's name means nothing there, as in a strange network.
+CUT_OFF = ["unshare", "-rnu", "sh", "-ec"]
+CUT_OFF += ['ip link set lo up; hostname name-that-nobody-knows; exec "$@"', "sh"]
+
+
 @pytest.fixture(scope="session")
 def smoke_run(tmp_path_factory):
     """All chapters of a copy whose exercises are answered, in a process of its own.
@@ -218,16 +223,13 @@ def smoke_run(tmp_path_factory):
         answer_exercises(path)
     command = [sys.executable, "-m", "suite", "run", "-f", "parameters/smoke.yaml"]
     command += ["--side-by-side", "-p", "run_dir", str(folder)]
-    cut_off = (
-        subprocess.run(["unshare", "-rnu", "true"], capture_output=True).returncode == 0
-        if os.name == "posix"
-        else False
-    )
-    if cut_off:
-        command = ["unshare", "-rnu", sys.executable, "tests/with_loopback.py", *command]
+    able = shutil.which("unshare") and subprocess.run([*CUT_OFF, "true"], capture_output=True)
+    if able and able.returncode == 0:
+        command = [*CUT_OFF, *command]
     environment = {**os.environ, **STRICT}
     run = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
-    return folder, run, cut_off
+    assert run.returncode == 0, run.stderr
+    return folder, run
 
 
 def answer_exercises(path):

@@ -1,4 +1,4 @@
-"""What many tests need: lessons run in the process of a test cell by cell, Python in one of its own."""
+"""What many tests need: lessons that run in their process, and Python in one of its own."""
 
 import linecache
 import subprocess
@@ -55,7 +55,7 @@ def rows_of(settings):
 
 
 def labelled_rows(settings):
-    """Return all rows of a data set, loaded and cleaned as chapter 01 does it, with their classes."""
+    """Return all rows of a data set and their classes, loaded and cleaned as in chapter 01."""
     from datasets import load_dataset
 
     from helpers.data import clean, encode_labels
@@ -86,9 +86,10 @@ def make_here(monkeypatch):
     monkeypatch.setattr(roads, "run_child", run_function)
 
 
-def printed(cell):
-    """What a cell has written to stdout; a kernel may send it in pieces."""
-    return "".join(output.text for output in cell.outputs if output.get("name") == "stdout")
+def printed(cell, name="stdout"):
+    """What a cell has written to stdout or stderr; a kernel may send it in pieces."""
+    outputs = cell.get("outputs", [])
+    return "".join(output.text for output in outputs if output.get("name") == name)
 
 
 def run_python(*arguments, cwd=ROOT, code=0, **options):

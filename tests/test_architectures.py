@@ -58,7 +58,6 @@ def model_folder(request, twenty_classes, tmp_path):
 def test_other_architectures_run_on_the_pytorch_roads_and_keras_refuses_them(
     model_folder, twenty_classes, tmp_path, monkeypatch
 ):
-    """On an own file of 20 classes."""
     names, parameters = twenty_classes
     parameters |= {"model_name": str(model_folder), "run_dir": str(tmp_path / "run")}
     settings = check_values(parameters)

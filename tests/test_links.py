@@ -40,7 +40,6 @@ def texts(folder):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A copy of the project that knows its address."""
     return copy_of_project(tmp_path_factory.mktemp("home"), A_HOME)
 
 
@@ -77,9 +76,8 @@ def test_without_an_address_the_set_up_cell_raises_where_something_is_missing(mi
     monkeypatch.setattr(util, "find_spec", lambda name: util)
     exec(cell, {})
     monkeypatch.setattr(util, "find_spec", lambda name: None if name == missing else util)
-    with pytest.raises(
-        RuntimeError, match="^this chapter needs the suite: .* call make lab in it$"
-    ):
+    said = "^this chapter needs the suite: .* call make lab in it$"
+    with pytest.raises(RuntimeError, match=said):
         exec(cell, {})
 
 

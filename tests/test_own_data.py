@@ -1,7 +1,8 @@
-"""What chapter 07 teaches: a rare class, several labels, predictions for a file, a model on the Hub."""
+"""What chapter 07 teaches: a rare class, several labels, a model's folder and its way to the Hub."""
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
@@ -11,17 +12,17 @@ import pandas as pd
 import pytest
 import torch
 from hub_stand_in import HubStandIn
-from lessons import cells_of, chapter, rows_of, run_here, run_python
+from huggingface_hub import ModelCard
+from lessons import cells_of, chapter, make_here, rows_of, run_here, run_python
 from sklearn.metrics import f1_score
 from sklearn.utils.class_weight import compute_class_weight
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from benchmarks import roads
-from conftest import SMOKE
+from conftest import ROOT, SMOKE
 from helpers.batches import make_dataloader, to_model_inputs
 from helpers.evaluation import choose_thresholds, evaluate_model, predict
 from helpers.training import balance_weights, weighted_loss
-from suite.chapters import ROOT
 from suite.start import check_values
 
 pytestmark = pytest.mark.slow
@@ -29,7 +30,6 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def unbalanced(tmp_path):
-    """Settings of a file with 90 good reviews and 18 bad ones."""
     rows = [{"text": f"review number {n}, fine", "label": "good"} for n in range(90)]
     rows += [{"text": f"review number {n}, dull", "label": "bad"} for n in range(18)]
     pd.DataFrame(rows).to_csv(tmp_path / "reviews.csv", index=False)
@@ -105,15 +105,6 @@ def test_the_thresholds_of_the_chapter_come_from_validation_rows():
     assert 'choose_thresholds(*answer(loaders["validation"]))' in cell.source
 
 
-# In a process of its own: huggingface_hub reads its variables when it starts.
-CHAPTER = """
-import json, sys
-from pytest import MonkeyPatch
-from lessons import make_here, run_here
-from suite.start import check_values
-make_here(MonkeyPatch())
-run_here("07", check_values(json.loads(sys.argv[1])))
-"""
 TEXTS = ["عمل رائع جدا", "Great 😀 film", "Ganz nett", 'He said "no",\nand left.', "سيئ", "Dull"]
 
 
@@ -125,8 +116,9 @@ def test_the_chapter_takes_an_own_file_and_puts_the_model_on_the_hub(tmp_path, l
     own |= {"label_column": "stars", "hub_model_id": "me/mine", "run_dir": str(tmp_path / "run")}
     with HubStandIn({}) as hub:
         environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_TOKEN": "hf_x"}
-        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-        run_python("-c", CHAPTER, json.dumps({**SMOKE, **own}), env=environment)
+        given = [word for pair in own.items() for word in ("-p", *pair)]
+        command = ("-m", "suite", "run", "07", "-f", "parameters/smoke.yaml", *given)
+        run_python(*command, env=environment)
         _, files = hub.repositories["models", "me/mine"].find("main")
         assert hub.private["models", "me/mine"]
     for name, content in files.items():
@@ -144,3 +136,48 @@ def test_the_chapter_takes_an_own_file_and_puts_the_model_on_the_hub(tmp_path, l
     assert predictions["review"][1] == "Boring, and far too long. 😴"
     assert set(predictions["label"].astype(str)) <= {"1", "2", "3"}
     assert predictions["confidence"].between(0.3, 1).all()
+
+
+FILMS = ["A wonderful film.", "Dull, badly acted and far too long."]
+
+
+def test_the_folder_of_a_model_is_all_that_it_needs_elsewhere(tmp_path, monkeypatch):
+    """Chapter 05 has it trained and evaluates it; nothing in the folder can run."""
+    make_here(monkeypatch)
+    run_here("05", check_values({**SMOKE, "run_dir": str(tmp_path)}))
+    folder = (tmp_path / "model").rename(tmp_path / "elsewhere")
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    inputs = AutoTokenizer.from_pretrained(folder)(FILMS, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        scores, numbers = model(**inputs).logits.softmax(dim=-1).max(dim=-1)
+    answers = pipeline("text-classification", model=str(folder))(FILMS)
+    names = ["negative", "positive"]
+    assert [answer["label"] for answer in answers] == [names[number] for number in numbers]
+    assert [answer["score"] for answer in answers] == pytest.approx(scores.tolist(), abs=1e-5)
+    suffixes = {path.suffix for path in folder.iterdir()}
+    assert suffixes <= {".json", ".safetensors", ".md", ".txt"}
+    measured = json.loads((tmp_path / "metrics.json").read_text())["05_evaluation"]
+    figures = json.loads((folder / "metrics.json").read_text())
+    assert figures["accuracy"] == measured["accuracy"]
+    stamp = json.loads((folder / "made_by.json").read_text())
+    assert stamp["versions"]["torch"] == torch.__version__
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.base_model == "sentence-transformers/all-MiniLM-L6-v2"
+    (accuracy,) = [one for one in card.data.eval_results if one.metric_type == "accuracy"]
+    assert accuracy.metric_value == round(measured["accuracy"], 4)
+    assert f"| num_train | {stamp['parameters']['num_train']} |" in card.text
+    assert_texts_of_any_length_are_classified(folder, card.text)
+
+
+def assert_texts_of_any_length_are_classified(folder, card):
+    """By the lines that card, README and chapter 05 give to copy, in a fresh process."""
+    cell = cells_of(chapter("05"))["read-padding"].source
+    asked = "print(json.dumps(classify(['word ' * 2000, '', 'fine'], truncation=True)))\n"
+    code = "import json\n"
+    for text in (card, (ROOT / "README.md").read_text(), cell):
+        (lines,) = re.findall(r"(?s)```python\n(from transformers import pipeline\n.*?)```", text)
+        code += re.sub(r'model="[^"]+"', f'model="{folder}"', lines) + asked
+    said = run_python("-c", code).stdout.splitlines()
+    answers = [json.loads(line) for line in said if line.startswith('[{"')]
+    one, two, three = (answer for answer in answers if len(answer) == 3)
+    assert one == two == three

@@ -64,7 +64,6 @@ BAD = [
     ({"model_name": "./no-such-model"}, "model_name: nothing lies at './no-such-model'"),
     ({"model_name": "not a model"}, "model_name: nothing lies at 'not a model'"),
     ({"model_name": "stanfordnlp/imdb"}, "model_name: 'stanfordnlp/imdb' is a data set"),
-    ({"model_name": "owner/name@"}, "model_name: nothing lies at 'owner/name@'"),
     ({"model_name": "owner/name@a@b"}, "a Hub id such as 'owner/name' or 'owner/name@revision'"),
     ({"dataset_name": Settings().model_name}, "all-MiniLM-L6-v2' is a model"),
     ({"dataset_name": "a/b/c"}, "dataset_name: nothing lies at 'a/b/c'"),

@@ -13,39 +13,35 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from lessons import labelled_rows
 from pyarrow.parquet import write_table
 
-from conftest import SMOKE, write_rows
+from conftest import write_rows
 from suite.check import DatasetError, check_dataset, check_subset, read_rows
 from suite.errors import UserError
 from suite.rows import find_rows
 from suite.runner import main
 from suite.settings import Settings, parameters_cell
-from suite.start import check_values, read_parameters
+from suite.start import read_parameters
 
-SMALL = {"num_train": 30, "num_validation": 6, "num_test": 8, "max_length": 32}
+SMALL = {"num_train": 30, "num_validation": 6, "num_test": 8}
 KINDS = [".csv", ".tsv", ".json", ".jsonl", ".parquet"]
 WESTERN = "Très déçu – „naja“, 5 € zu teuer, number {}"
 TEXT = 'She said “no”,\nthen: "yes" – naïve café, ½ price; 日本 😀 שלום number {}'
 
 
 def rows(labels, number=60, text=TEXT):
-    stars = [labels[n % len(labels)] for n in range(number)]
-    return pd.DataFrame({"stars": stars, "review": [text.format(n) for n in range(number)]})
+    texts = [text.format(n) for n in range(number)]
+    return pd.DataFrame({"label": [labels[n % len(labels)] for n in range(number)], "text": texts})
 
 
-def settings_of(path, tmp_path, **changes):
-    names = {"text_column": "review", "label_column": "stars"}
-    place = {"dataset_name": str(path), "run_dir": str(tmp_path / "run")}
-    return check_values({**SMOKE, **SMALL, **names, **place, **changes})
+def settings_of(path, **changes):
+    return Settings(dataset_name=str(path), max_length=32, **changes)
 
 
-def assert_read_as_written(written, settings, names):
-    """All rows are there, each with its own text and class."""
-    dataset = labelled_rows(settings)
+def assert_read_as_written(written, path, names):
+    dataset = labelled_rows(settings_of(path))
     assert dataset["train"].features["label"].names == names
     read = [(row["text"], row["label"]) for split in dataset.values() for row in split]
-    numbers = {value: number for number, value in enumerate(sorted(set(written["stars"])))}
-    expected = zip(written["review"], written["stars"].map(numbers), strict=True)
-    assert sorted(read) == sorted(expected)
+    numbers = {value: number for number, value in enumerate(sorted(set(written["label"])))}
+    assert sorted(read) == sorted(zip(written["text"], written["label"].map(numbers), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +62,7 @@ def test_a_file_of_any_kind_with_labels_of_any_kind(kind, labels, names, tmp_pat
         Dataset.from_pandas(rows(labels)).save_to_disk(path)
     else:
         write_rows(rows(labels), path)
-    assert_read_as_written(rows(labels), settings_of(path, tmp_path), names)
+    assert_read_as_written(rows(labels), path, names)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "semicolons", "saved"])
@@ -83,26 +79,22 @@ def test_a_folder_with_each_split_apart(kind, tmp_path):
     if kind == "saved":
         saved = DatasetDict({name: Dataset.from_pandas(part) for name, part in parts.items()})
         saved.save_to_disk(folder, num_shards={"train": 3, "validation": 1, "test": 1})
-    settings = settings_of(folder, tmp_path, num_test=15)
-    assert_read_as_written(written, settings, ["bad", "good"])
-    for name, part in parts.items():
-        assert list(labelled_rows(settings)[name]["text"]) == list(part["review"])
+    assert_read_as_written(written, folder, ["bad", "good"])
+    read = {name: list(rows["text"]) for name, rows in labelled_rows(settings_of(folder)).items()}
+    assert read == {name: list(part["text"]) for name, part in parts.items()}
+
+
+UNICODE = ("utf-8", "utf-8-sig", "utf-16", "utf-32")
+OTHER = "reviews.csv is not in UTF-8 (line 2): read as "
 
 
 @pytest.mark.parametrize(
     ("encoding", "text", "separator", "note"),
     [
-        ("utf-8", TEXT, "JSON", ""),
-        ("utf-8-sig", TEXT, "JSON", ""),
-        ("utf-8-sig", TEXT, ",", ""),
-        ("utf-16", TEXT, ",", ""),
-        ("utf-16", TEXT, "\t", ""),
-        ("utf-32", TEXT, ";", ""),
-        ("utf-8", TEXT, ";", ""),
-        ("utf-8", TEXT, "|", ""),
-        ("cp1252", WESTERN, ",", "reviews.csv is not in UTF-8 (line 2): read as Western European"),
-        ("cp1252", WESTERN, ";", "reviews.csv is not in UTF-8 (line 2): read as Western European"),
-        ("latin-1", "déçu \x81 {}", ",", "reviews.csv is not in UTF-8 (line 2): read as Latin-1"),
+        *((encoding, TEXT, separator, "") for encoding in UNICODE for separator in ",;|\t"),
+        *((encoding, TEXT, "JSON", "") for encoding in UNICODE[:2]),
+        *(("cp1252", WESTERN, separator, f"{OTHER}Western European") for separator in ",;"),
+        ("latin-1", "déçu \x81 {}", ",", f"{OTHER}Latin-1"),
     ],
 )
 def test_encodings_and_separators(encoding, text, separator, note, tmp_path, capsys):
@@ -113,8 +105,8 @@ def test_encodings_and_separators(encoding, text, separator, note, tmp_path, cap
     else:
         path, names = tmp_path / "reviews.csv", ["bad", "good"]
         rows(names, text=text).to_csv(path, index=False, encoding=encoding, sep=separator)
-    settings = settings_of(path, tmp_path)
-    assert_read_as_written(rows(names, text=text), settings, names)
+    assert_read_as_written(rows(names, text=text), path, names)
+    settings = settings_of(path, **SMALL)
     capsys.readouterr()
     read_parameters({"In": ["", parameters_cell(), "…"], **vars(settings)})
     said = capsys.readouterr().out
@@ -130,16 +122,7 @@ def test_another_column_may_change_its_type_late_in_a_csv_file(tmp_path, early):
     written = rows(["bad", "good"], 10_010)
     written["notes"] = [early] * 10_000 + ["a note"] * 10
     written.to_csv(tmp_path / "own.csv", index=False)
-    settings = settings_of(tmp_path / "own.csv", tmp_path)
-    assert_read_as_written(written, settings, ["bad", "good"])
-
-
-def test_names_of_rows_before_the_first_column_are_no_texts(tmp_path):
-    """R writes them so, without a name in the header."""
-    lines = [f'"{n}","text {n}",{n % 2}' for n in range(100, 160)]
-    (tmp_path / "own.csv").write_text("\n".join(['"review","stars"', *lines]))
-    texts = labelled_rows(settings_of(tmp_path / "own.csv", tmp_path))["train"]["text"]
-    assert list(texts) == [f"text {n}" for n in range(100, 160)]
+    assert_read_as_written(written, tmp_path / "own.csv", ["bad", "good"])
 
 
 def lines(*first, sep=",", header="text,label", count=12, end="\n", classes=("good", "bad")):
@@ -155,10 +138,7 @@ def jsonl(*labels):
 USUAL = ["bad", "good"]
 # name of the file, its content, and its classes with the first row's text and class
 READ = [
-    ("a.csv", lines('"one, two",good'), USUAL, ("one, two", "good")),
-    ("a.csv", lines('"say ""yes""",good'), USUAL, ('say "yes"', "good")),
     ("a.csv", lines('"say \\"yes\\", do",good'), USUAL, ('say "yes", do', "good")),
-    ("a.csv", lines('"one\ntwo, three",bad'), USUAL, ("one\ntwo, three", "bad")),
     ("a.csv", lines('"one\rtwo",bad'), USUAL, ("one\rtwo", "bad")),
     ("a.csv", lines('"a,good', "b,bad", "c,good", 'd",bad'), USUAL, ('"a', "good")),
     ("a.csv", lines('"never closed,good'), USUAL, ('"never closed', "good")),
@@ -174,13 +154,14 @@ READ = [
     ("a.csv", lines("a, b;good", sep=";"), USUAL, ("a, b", "good")),
     ("a.tsv", lines("a,good"), USUAL, ("a", "good")),
     ("a.tsv", lines('"first\tgood', '"second\tbad', sep="\t"), USUAL, ('"first', "good")),
-    ("a.csv", lines("x,good", end="\r\n"), USUAL, ("x", "good")),
     ("a.csv", lines("x,good", end="\r"), USUAL, ("x", "good")),
     ("a.csv", lines(*(f"{n},x {n},good" for n in range(3)), count=0).replace("good", "bad", 1)
      + "3,x 3,bad\n", USUAL, ("x 0", "bad")),
     ("a.csv", "id,text,note,label\n" + "".join(f"{n},t {n},,{n % 2}\n" for n in range(8)), ["0", "1"], ("t 0", "0")),
+    # R writes names of rows so, without a name in the header.
+    ("a.csv", '"text","label"\n' + "".join(f'"{n}","t {n}",{n % 2}\n' for n in range(8)), ["0", "1"],
+     ("t 0", "0")),
     ("a.csv", lines("x" * 200_000 + ",good"), USUAL, ("x" * 200_000, "good")),
-    ("a.csv", lines("nan,bad", "None,good", "42,good"), USUAL, ("nan", "bad")),
     ("a.csv", lines(classes=("None", "NA", "null", "nan"), count=8), ["NA", "None", "nan", "null"], ("film 0", "None")),
     ("a.csv", lines(classes=("0101", "0202")), ["0101", "0202"], ("film 0", "0101")),
     ("a.csv", lines(classes=("1E5", "2E5")), ["1E5", "2E5"], ("film 0", "1E5")),
@@ -193,7 +174,6 @@ READ = [
     ("a.csv", lines("x, good ", "y,bad "), USUAL, ("x", "good")),
     ("a.csv", lines(",", "x,good", ","), USUAL, ("x", "good")),
     ("a.csv", lines("x|good", "y, z|bad", sep="|"), USUAL, ("x", "good")),
-    ("a.csv", lines('"x","good"', '"y","bad"', header='"text","label"'), USUAL, ("x", "good")),
     ("a.csv", lines('"a ""b"", c",good', '"",bad'), USUAL, ('a "b", c', "good")),
     ("a.csv", lines("x,好", "y,坏", count=0) + "z,好\nw,坏\n", ["坏", "好"], ("x", "好")),
     ("a.csv.gz", gzip.compress(lines("x,good").encode()), USUAL, ("x", "good")),
@@ -214,10 +194,6 @@ READ = [
 ]  # fmt: skip
 
 
-def settings_for(path, **changes):
-    return Settings(dataset_name=str(path), max_length=32, **changes)
-
-
 def write(folder, name, content):
     path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -227,7 +203,7 @@ def write(folder, name, content):
 @pytest.mark.parametrize(("name", "content", "classes", "first"), READ, ids=range(len(READ)))
 def test_a_file_is_read_as_it_is_meant(name, content, classes, first, tmp_path):
     write(tmp_path, "b1.csv", lines("of a neighbour,other"))
-    settings = settings_for(write(tmp_path, name, content))
+    settings = settings_of(write(tmp_path, name, content))
     assert sorted(check_dataset(settings).classes.index) == sorted(classes)
     rows = labelled_rows(settings)["train"]
     assert rows.features["label"].names == classes
@@ -236,18 +212,16 @@ def test_a_file_is_read_as_it_is_meant(name, content, classes, first, tmp_path):
 
 def test_an_encoding_can_be_said(tmp_path):
     path = write(tmp_path, "a.csv", lines("服务冷淡很难吃啊,bad").encode("gb18030"))
-    assert (
-        labelled_rows(settings_for(path, encoding="gb18030"))["train"][0]["text"]
-        == "服务冷淡很难吃啊"
-    )
+    rows = labelled_rows(settings_of(path, encoding="gb18030"))["train"]
+    assert rows[0]["text"] == "服务冷淡很难吃啊"
     with pytest.raises(UserError, match="is not in utf-8"):
-        find_rows(settings_for(path, encoding="utf-8"))
+        find_rows(settings_of(path, encoding="utf-8"))
 
 
 def test_classes_that_look_alike_or_like_lists_are_noted(tmp_path):
     classes = ("Good", "good", "a|b", "['a']", "caf\u00e9", "cafe\u0301", "fine\u200b", "fine")
     path = write(tmp_path, "a.csv", lines(classes=classes, count=24))
-    said = "\n".join(check_dataset(settings_for(path)).notes)
+    said = "\n".join(check_dataset(settings_of(path)).notes)
     assert "alone: café, 'cafe\\u0301', 'fine\\u200b', fine, Good and 1 more" in said
     assert "a|b" in said and "['a']" in said and "several labels of one text" in said
 
@@ -259,7 +233,7 @@ def test_class_names_of_several_files_are_brought_together_by_name(tmp_path):
         labels = [names.index(text.split()[1]) for text in texts]
         written = Dataset.from_dict({"text": texts, "label": labels}, features=features)
         written.to_parquet(tmp_path / f"{split}.parquet")
-    dataset = labelled_rows(settings_for(tmp_path))
+    dataset = labelled_rows(settings_of(tmp_path))
     for rows in dataset.values():
         names = rows.features["label"].names
         assert all(names[row["label"]] == row["text"].split()[1] for row in rows)
@@ -269,7 +243,7 @@ def test_a_class_number_below_0_is_a_missing_class(tmp_path):
     features = Features({"text": Value("string"), "label": ClassLabel(names=["z", "a"])})
     table = pa.table({"text": [f"t {n}" for n in range(6)], "label": [0, 1, -1, 0, 1, -1]})
     Dataset(table.cast(features.arrow_schema)).cast(features).to_parquet(tmp_path / "a.parquet")
-    settings = settings_for(tmp_path / "a.parquet")
+    settings = settings_of(tmp_path / "a.parquet")
     report = check_dataset(settings)
     assert report.splits.loc["train", ["no label", "usable"]].tolist() == [2, 4]
     assert labelled_rows(settings)["train"].features["label"].names == ["z", "a"]
@@ -278,18 +252,18 @@ def test_a_class_number_below_0_is_a_missing_class(tmp_path):
 def test_bytes_are_text_in_utf_8(tmp_path):
     table = pa.table({"text": [b"caf\xc3\xa9", b"b", b"c", b"d"], "label": [b"x", b"y"] * 2})
     write_table(table, tmp_path / "a.parquet")
-    rows = labelled_rows(settings_for(tmp_path / "a.parquet"))["train"]
+    rows = labelled_rows(settings_of(tmp_path / "a.parquet"))["train"]
     assert rows[0]["text"] == "café" and rows.features["label"].names == ["x", "y"]
     write_table(pa.table({"text": [b"\xff"], "label": ["x"]}), tmp_path / "b.parquet")
     with pytest.raises(UserError, match="cannot be read: 'utf-8' codec can't decode"):
-        find_rows(settings_for(tmp_path / "b.parquet"))
+        find_rows(settings_of(tmp_path / "b.parquet"))
 
 
 def test_a_folder_as_competitions_give_it(tmp_path):
     write(tmp_path, "train.csv", lines("x,good"))
     write(tmp_path, "test.csv", "id,text\n1,a\n2,b\n")
     write(tmp_path, "sample_submission.csv", "id,label\n1,good\n")
-    notes = check_dataset(settings_for(tmp_path)).notes
+    notes = check_dataset(settings_of(tmp_path)).notes
     assert "test.csv is left out: it has no column 'label'" in notes
     assert "sample_submission.csv is left out: its name tells no split" in notes
 
@@ -299,7 +273,7 @@ def test_copies_that_editors_and_systems_keep_are_no_data(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         write(tmp_path, name, lines("of another day,good"))
     write(tmp_path, "train.csv", lines("x,good", count=6))
-    assert labelled_rows(settings_for(tmp_path)).num_rows == {"train": 7}
+    assert labelled_rows(settings_of(tmp_path)).num_rows == {"train": 7}
 
 
 def test_a_folder_of_files_of_several_kinds(tmp_path):
@@ -307,27 +281,24 @@ def test_a_folder_of_files_of_several_kinds(tmp_path):
     write(tmp_path, "test.jsonl", jsonl("good", "bad"))
     dev = pd.DataFrame({"label": ["bad"], "more": [1], "text": ["v"]})
     dev.to_parquet(tmp_path / "dev.parquet")
-    assert labelled_rows(settings_for(tmp_path)).num_rows == {
-        "test": 2,
-        "validation": 1,
-        "train": 7,
-    }
+    sizes = {"test": 2, "validation": 1, "train": 7}
+    assert labelled_rows(settings_of(tmp_path)).num_rows == sizes
 
 
 def test_the_report_counts_every_fault(tmp_path):
     folder = tmp_path / "reviews"
     folder.mkdir()
     train = rows(["bad", "good"], 50, "A film, number {}!")
-    train.loc[[0, 1], "review"] = ["  ", None]  # no text
-    train.loc[[0, 2, 3, 4], "stars"] = [None, None, " ", None]  # no label, one without both
-    train.loc[[6, 7], "review"] = "A film, number 5!"  # repeated
+    train.loc[[0, 1], "text"] = ["  ", None]  # no text
+    train.loc[[0, 2, 3, 4], "label"] = [None, None, " ", None]  # no label, one without both
+    train.loc[[6, 7], "text"] = "A film, number 5!"  # repeated
     test = rows(["bad", "good"], 20, "Seen in test {}")
-    test.loc[0, "review"] = "A film, number 20!"  # as in train
-    test.loc[1, "review"] = "a FILM number  21"  # alike
+    test.loc[0, "text"] = "A film, number 20!"  # as in train
+    test.loc[1, "text"] = "a FILM number  21"  # alike
     for name, split, end in (("train", train, "word " * 40), ("test", test, "odd 2")):
         odd = rows(["odd"], 1, f"odd in {name}"), rows(["odd"], 1, end)
         pd.concat([split, *odd]).to_csv(folder / f"{name}.csv", index=False)
-    settings = settings_of(folder, tmp_path)
+    settings = settings_of(folder)
     report = check_dataset(settings)
     columns = ["rows", "no text", "no label", "repeated", "in another split", "usable"]
     counts = dict(zip(columns, [52, 2, 4, 2, 1, 44], strict=True))
@@ -369,14 +340,14 @@ def test_the_check_takes_a_few_times_as_long_as_reading(tmp_path):
     with path.open(newline="") as file:
         assert sum(1 for _ in reader(file)) == 40_001
     read = process_time()
-    read_rows(Settings(dataset_name=str(path), text_column="review", label_column="stars"), True)
+    read_rows(settings_of(path), True)
     assert process_time() - read < 10 * (read - start)
 
 
 def test_the_runner_checks_and_runs_nothing(tmp_path, capsys):
     path = tmp_path / "reviews.csv"
     rows(["bad", "good"]).to_csv(path, index=False)
-    values = vars(settings_of(path, tmp_path))
+    values = vars(settings_of(path, **SMALL, run_dir=str(tmp_path / "run")))
     arguments = [part for name, value in values.items() for part in ("-p", name, str(value))]
     assert main(["check", *arguments]) == 0
     said = capsys.readouterr().out
@@ -394,7 +365,7 @@ def test_the_runner_checks_and_runs_nothing(tmp_path, capsys):
 def test_a_small_data_set_gives_what_it_holds_unless_sizes_were_asked_for(tmp_path, capsys):
     path = tmp_path / "reviews.csv"
     rows(["bad", "good"], 300).to_csv(path, index=False)
-    given = ["-p", f"dataset_name={path}", "-p", "text_column=review", "-p", "label_column=stars"]
+    given = ["-p", f"dataset_name={path}"]
     assert main(["check", *given]) == 0
     assert "(num_train 216, num_validation 39, num_test 45):" in capsys.readouterr().out
     assert main(["check", *given, "-p", "num_test=46"]) == 1
@@ -412,7 +383,6 @@ def test_a_subset_says_which_classes_it_lacks(capsys):
     assert capsys.readouterr().out == ""
     check_subset(Dataset.from_dict({"label": [0, 1, 1]}, features=features))
     assert "no training row of the classes odd" in capsys.readouterr().out
-    with pytest.raises(
-        DatasetError, match="all 3 training rows are of the class 'spam', none of ham, odd"
-    ):
+    said = "all 3 training rows are of the class 'spam', none of ham, odd"
+    with pytest.raises(DatasetError, match=said):
         check_subset(Dataset.from_dict({"label": [1, 1, 1]}, features=features))

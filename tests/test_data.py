@@ -133,7 +133,6 @@ def tokenize_apart(cache, hash_seed, max_length=512):
 
 
 def token_files(cache):
-    """The parts that are there, and when each was written."""
     return {path: path.stat().st_mtime_ns for path in cache.glob("finetuning-notebooks/*/*.arrow")}
 
 
@@ -171,7 +170,6 @@ def rows(smoke):
 
 
 def texts_of(dataloader):
-    """(tokens, label) of each text, in order."""
     columns = ("input_ids", "attention_mask", "labels")
     rows = (row for batch in dataloader for row in zip(*map(batch.get, columns), strict=True))
     return [(tuple(ids[mask.bool()].tolist()), label.item()) for ids, mask, label in rows]

@@ -77,7 +77,6 @@ def chapters(bare, remote, monkeypatch):
 
 
 def versions(bare):
-    """{name: installed version} of what PRELOADED names, without the mark of a build."""
     listed = json.loads(pip(bare, "list", "--format", "json"))
     found = {package["name"]: package["version"].split("+")[0] for package in listed}
     return {name: found[name] for name in PRELOADED}

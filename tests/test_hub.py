@@ -241,6 +241,9 @@ FAILURES = {
     ("dataset", "denied/403-GatedRepo"): CLOSED,
     ("dataset", "denied/403-None"): CLOSED,
     ("model", "denied/401-None"): CLOSED,
+    # What the Hub answers to a token.
+    ("model", "denied/403-GatedRepo"): CLOSED,
+    ("model", "denied/404-RepoNotFound"): NOT_THERE,
     ("dataset", "denied/429-None"): UNREACHABLE.format("the Hub cannot answer now (429)", "file"),
     ("model", "denied/503-None"): UNREACHABLE.format("the Hub cannot answer now (503)", "folder"),
     ("model", "wrong/no-config"): "cannot be loaded: there is no config.json; take another model",
@@ -280,14 +283,6 @@ def test_a_failure_is_one_line_that_says_what_to_do_and_leaves_nothing_half(hub,
     assert half_files(tmp_path) == []
     left = " ".join(path.name for path in Path(tmp_path, "hub").glob("*--*"))
     assert not any(name in left for name in ("denied", "nobody", "gated"))
-
-
-def test_a_token_without_access_is_told_to_ask_for_it(hub, tmp_path):
-    hub.gated = {MODEL}
-    with reader(hub, tmp_path, HF_TOKEN="hf_x") as read:
-        said = read(model_name=MODEL)["error"]
-        assert CLOSED.replace("PAGE", f"{hub.endpoint}/{MODEL}") in said
-        assert NOT_THERE.partition(";")[0] in read(model_name="no/no")["error"]
 
 
 def test_without_the_hub_a_first_download_fails_in_one_line_and_at_once(hub, tmp_path):

@@ -26,7 +26,6 @@ DISTILBERT |= {"max_position_embeddings": 70}
 
 
 def save_model(folder, tokenizer, kind="bert", **config):
-    """A model of random weights that classifies, and its tokenizer."""
     sizes = {"gpt2": GPT2, "distilbert": DISTILBERT}.get(kind, SIZES) | config
     common = {"vocab_size": len(tokenizer), "initializer_range": 0.5}
     torch.manual_seed(0)
@@ -54,7 +53,6 @@ def named(folder, *endings):
 
 @pytest.fixture
 def file(tmp_path):
-    """A CSV file of the texts."""
     pd.DataFrame({"text": TEXTS}).to_csv(tmp_path / "texts.csv", index=False)
     return tmp_path / "texts.csv"
 

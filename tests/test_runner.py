@@ -103,7 +103,7 @@ def test_figures_of_other_chapters_stay_and_stale_ones_go(chapters, tmp_path):
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert list(metrics) == ["01_one"] and metrics["01_one"]["seen"] == 10
     assert metrics["01_one"]["peak_memory_mib"] > 10
-    names = {path.name for path in (tmp_path / "run").iterdir() if path.suffix != ".ipynb"}
+    names = {path.name for path in (tmp_path / "run").iterdir() if ".ipynb" not in path.name}
     assert names == {".metrics.json.lock", "metrics.json"}
 
 

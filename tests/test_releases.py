@@ -10,7 +10,6 @@ import sys
 
 import nbformat
 import pytest
-from lessons import cells_of, printed
 from nbformat.v4 import new_code_cell, new_notebook
 
 from conftest import SMOKE, STRICT
@@ -22,7 +21,11 @@ from suite.settings import Settings, parameters_cell
 
 WRONG = (ROOT / "tests/wrong_keywords.txt").read_text(encoding="utf-8")
 FOUND = r'(?:No parameter named |^)"(\w+)"(?:$| is not a known attribute of module "(.+)")'
-CODE = [*ROOT.glob("helpers/*.py"), *ROOT.glob("suite/*.py"), ROOT / "benchmarks/roads.py"]
+CODE = [
+    path
+    for glob in ["helpers/*.py", "suite/*.py", "benchmarks/roads.py"]
+    for path in sorted(ROOT.glob(glob))
+]
 
 # Their functions may take any keyword, and do nothing with a wrong one.
 FOLLOWED = r"(accelerate|datasets|evaluate|keras|keras_hub|tensorflow|transformers)\b"
@@ -136,7 +139,7 @@ def checked(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checked")
     sources = {folder / "wrong.py": WRONG.replace("!", "")}
     for path in all_chapters():
-        cells = [c.source for c in cells_of(path).values() if c.cell_type == "code"]
+        cells = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
         code = re.sub(r"(?m)^(\s*)[%!].*$", r"\1pass", "\n".join(cells))  # without magics
         sources[folder / f"{path.stem}.py"] = code
     for path, source in sources.items():
@@ -164,27 +167,31 @@ def test_a_wrong_keyword_is_found(checked):
 
 def notices(path):
     """Lines on stderr of an executed chapter that call something deprecated."""
-    said = {name: printed(cell, "stderr") for name, cell in cells_of(path).items()}
-    lines = [(path.name, name, line) for name in said for line in said[name].splitlines()]
-    old = re.compile("deprecat|will be removed|FutureWarning", re.IGNORECASE)
-    return [where for where in lines if old.search(where[-1])]
+    return [
+        f"{path.name}, cell {cell.id!r}: {line}"
+        for cell in nbformat.read(path, as_version=4).cells
+        for output in cell.get("outputs", [])
+        if output.get("name") == "stderr"
+        for line in output.text.splitlines()
+        if re.search("deprecat|will be removed|FutureWarning", line, re.IGNORECASE)
+    ]
 
 
 def test_no_chapter_calls_what_is_deprecated(smoke_run):
     """In that run a deprecation warning is an error, and transformers says on stderr what is old."""
-    chapters = sorted(smoke_run[0].glob("*.ipynb"))
-    assert not [line for path in chapters for line in notices(path)]
+    folder, _ = smoke_run
+    assert not [line for path in sorted(folder.glob("*.ipynb")) for line in notices(path)]
 
 
 @pytest.mark.slow
 def test_a_deprecated_call_is_found(tmp_path, monkeypatch):
     """Also after the libraries were imported, which could set the warnings back."""
-    first = new_code_cell(parameters_cell().strip(), metadata={"tags": ["parameters"]})
-    cells = [first, new_code_cell(OLD.strip())]
+    cells = [new_code_cell(parameters_cell().strip()), new_code_cell(OLD.strip())]
+    cells[0].metadata.tags = ["parameters"]
     path, metadata = tmp_path / "01_old.ipynb", nbformat.read(all_chapters()[0], 4).metadata
     nbformat.write(new_notebook(cells=cells, metadata=metadata), path)
     for name, value in STRICT.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ChapterError, match=r"FutureWarning: this is old"):
         run_chapters([path], {**SMOKE, "run_dir": str(tmp_path / "run")}, progress=False)
-    assert any("torch_dtype" in line for *_, line in notices(tmp_path / "run" / path.name))
+    assert any("torch_dtype" in line for line in notices(tmp_path / "run" / path.name))

@@ -105,6 +105,15 @@ def test_the_thresholds_of_the_chapter_come_from_validation_rows():
     assert 'choose_thresholds(*answer(loaders["validation"]))' in cell.source
 
 
+# In a process of its own: huggingface_hub reads its variables when it starts.
+CHAPTER = """
+import json, sys
+from pytest import MonkeyPatch
+from lessons import make_here, run_here
+from suite.start import check_values
+make_here(MonkeyPatch())
+run_here("07", check_values(json.loads(sys.argv[1])))
+"""
 TEXTS = ["عمل رائع جدا", "Great 😀 film", "Ganz nett", 'He said "no",\nand left.', "سيئ", "Dull"]
 
 
@@ -116,9 +125,8 @@ def test_the_chapter_takes_an_own_file_and_puts_the_model_on_the_hub(tmp_path, l
     own |= {"label_column": "stars", "hub_model_id": "me/mine", "run_dir": str(tmp_path / "run")}
     with HubStandIn({}) as hub:
         environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_TOKEN": "hf_x"}
-        given = [word for pair in own.items() for word in ("-p", *pair)]
-        command = ("-m", "suite", "run", "07", "-f", "parameters/smoke.yaml", *given)
-        run_python(*command, env=environment)
+        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+        run_python("-c", CHAPTER, json.dumps({**SMOKE, **own}), env=environment)
         _, files = hub.repositories["models", "me/mine"].find("main")
         assert hub.private["models", "me/mine"]
     for name, content in files.items():

@@ -15,10 +15,11 @@ import random
 import re
 import tempfile
 import threading
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 MODEL = "google-bert/bert-base-cased"
 DATASET = "Yelp/yelp_review_full"
@@ -26,17 +27,16 @@ DATASET = "Yelp/yelp_review_full"
 
 @dataclass
 class Repository:
-    """One repository: its commits, oldest first, each a dictionary path -> bytes."""
+    """Its commits, the one of the tag `v1` first, each a dictionary path -> bytes."""
 
     commits: list[dict[str, bytes]]
-    tags: dict[str, int] = field(default_factory=dict)
 
     def find(self, revision):
-        """Return (hash, files) of a branch, tag or commit hash, or None."""
+        """Return (hash, files) of `v1`, `main` or a commit hash, or None."""
         hashes = [_digest(repr(sorted(commit.items())).encode()) for commit in self.commits]
-        numbers = {hash: number for number, hash in enumerate(hashes)}
-        number = {"main": len(hashes) - 1, **self.tags, **numbers}.get(revision)
-        return None if number is None else (hashes[number], self.commits[number])
+        found = dict(zip(hashes, zip(hashes, self.commits, strict=True), strict=True))
+        names = {"v1": hashes[0], "main": hashes[-1]}
+        return found.get(names.get(revision, revision))
 
 
 class HubStandIn(ThreadingHTTPServer):
@@ -68,11 +68,8 @@ class HubStandIn(ThreadingHTTPServer):
             self.thread.join()
 
 
-class _Answer(Exception):
-    """An answer other than 200, with the Hub's error code."""
-
-    def __init__(self, status, code="", message=""):
-        self.status, self.code, self.message = status, code, message
+class _Refusal(Exception):
+    """An answer other than 200, with the Hub's error code and message."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -82,48 +79,47 @@ class _Handler(BaseHTTPRequestHandler):
         """Keep the terminal quiet."""
 
     def do_GET(self):
-        self.hub = self.server
-        self.hub.requests.append((self.command, self.path))
+        self.server.requests.append((self.command, self.path))
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
         path = urlsplit(self.path).path
         matches = ((answer, re.fullmatch(route, path)) for route, answer in ROUTES.items())
         try:
-            answer, match = next(found for found in matches if found[1])
+            answer, match = next((found for found in matches if found[1]), (None, None))
+            if answer is None:
+                raise _Refusal(404)
             content = answer(self, *(unquote(group or "") for group in match.groups()))
             if content is not None:
                 self._send(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
-        except _Answer as refusal:
-            headers = {"X-Error-Code": refusal.code, "X-Error-Message": refusal.message}
-            self._send(refusal.status, b"{}", {k: v for k, v in headers.items() if v})
+        except _Refusal as refusal:
+            status, *said = refusal.args
+            headers = zip(("X-Error-Code", "X-Error-Message"), said, strict=False)
+            self._send(status, b"{}", dict(headers))
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
 
     do_HEAD = do_POST = do_GET
 
-    def _refuse(self):
-        raise _Answer(404)
-
     def _find(self, kind, name, revision):
-        if name in self.hub.deny:
-            raise _Answer(*self.hub.deny[name])
-        if (kind, name) not in self.hub.repositories:
+        if name in self.server.deny:
+            raise _Refusal(*self.server.deny[name])
+        if (kind, name) not in self.server.repositories:
             # The Hub does not tell strangers whether a repository is private or not there.
-            raise _Answer(404 if "Authorization" in self.headers else 401, "RepoNotFound")
-        found = self.hub.repositories[kind, name].find(revision or "main")
+            raise _Refusal(404 if "Authorization" in self.headers else 401, "RepoNotFound")
+        found = self.server.repositories[kind, name].find(revision or "main")
         if found is None:
-            raise _Answer(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+            raise _Refusal(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         return found
 
     def create(self):
         """Make an empty repository, private or not, for whoever has a token."""
         if "Authorization" not in self.headers:
-            raise _Answer(401)
+            raise _Refusal(401)
         asked = json.loads(self.body)
         name, kind = f"{asked['organization']}/{asked['name']}", f"{asked.get('type', 'model')}s"
-        if (kind, name) not in self.hub.repositories:
-            self.hub.repositories[kind, name] = Repository([{}])
-            self.hub.private[kind, name] = asked["visibility"] == "private"
-        return {"url": f"{self.hub.endpoint}/{name}", "name": name, "id": name}
+        if (kind, name) not in self.server.repositories:
+            self.server.repositories[kind, name] = Repository([{}])
+            self.server.private[kind, name] = asked["visibility"] == "private"
+        return {"url": f"{self.server.endpoint}/{name}", "name": name, "id": name}
 
     def preupload(self, kind, name):
         """Say how to send files: each in the commit itself."""
@@ -136,9 +132,9 @@ class _Handler(BaseHTTPRequestHandler):
         lines = [json.loads(line) for line in self.body.splitlines()]
         sent = [line["value"] for line in lines if line["key"] == "file"]
         new = {file["path"]: base64.b64decode(file["content"]) for file in sent}
-        self.hub.repositories[kind, name].commits.append({**files, **new})
+        self.server.repositories[kind, name].commits.append({**files, **new})
         commit, _ = self._find(kind, name, "main")
-        url = f"{self.hub.endpoint}/{name}/commit/{commit}"
+        url = f"{self.server.endpoint}/{name}/commit/{commit}"
         return {"success": True, "commitOid": commit, "commitUrl": url}
 
     def describe(self, kind, name, revision):
@@ -155,30 +151,19 @@ class _Handler(BaseHTTPRequestHandler):
         depth = None if "recursive=true" in self.path.lower() else 1
         inside = [path for path in above if PurePosixPath(folder) in above[path][:depth]]
         if folder and not inside:
-            raise _Answer(404, "EntryNotFound", f"{folder} does not exist")
+            raise _Refusal(404, "EntryNotFound", f"{folder} does not exist")
         return [_entry(path, files.get(path)) for path in inside]
 
-    def paths_info(self, kind, name, revision):
-        _, files = self._find(kind, name, revision)
-        return [_entry(path, files[path]) for path in parse_qs(self.body)["paths"] if path in files]
-
     def send_file(self, kind, name, revision, path):
-        """Send a file, or the range of it that is asked for."""
+        """Send a whole file; if a part is asked for, HTTP allows to send all."""
         commit, files = self._find(kind or "models", name, revision)
-        if name in self.hub.gated:
-            raise _Answer(403 if "Authorization" in self.headers else 401, "GatedRepo")
+        if name in self.server.gated:
+            raise _Refusal(403 if "Authorization" in self.headers else 401, "GatedRepo")
         headers = {"X-Repo-Commit": commit}
         if path not in files:
             return self._send(404, b"", {**headers, "X-Error-Code": "EntryNotFound"})
-        content, status, start = files[path], 200, 0
-        headers |= {"ETag": f'"{_digest(content)}"', "Accept-Ranges": "bytes"}
-        if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
-            start, end = int(asked[1]), int(asked[2] or len(content) - 1)
-            status = 206
-            headers["Content-Range"] = f"bytes {start}-{end}/{len(content)}"
-            content = content[start : end + 1]
-        keep = self.hub.break_off.get(Path(path).name)
-        self._send(status, content, headers, None if keep is None else max(0, keep - start))
+        headers["ETag"] = f'"{_digest(files[path])}"'
+        self._send(200, files[path], headers, self.server.break_off.get(Path(path).name))
 
     def _send(self, status, content, headers, keep=None):
         """Send an answer; with `keep` close the connection after so many bytes of the content."""
@@ -188,8 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content[:keep])
-            if keep is not None and keep < len(content):
-                self.close_connection = True
+            self.close_connection |= keep is not None
 
 
 _REPOSITORY = "/api/(models|datasets)/([^/]+/[^/]+)"
@@ -200,9 +184,7 @@ ROUTES = {
     f"{_REPOSITORY}/commit/main": _Handler.commit,
     f"{_REPOSITORY}(?:/revision/([^/]+))?": _Handler.describe,
     f"{_REPOSITORY}/tree/([^/]+)(?:/(.+))?": _Handler.tree,
-    f"{_REPOSITORY}/paths-info/([^/]+)": _Handler.paths_info,
     "/(?:(datasets)/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)": _Handler.send_file,
-    ".*": _Handler._refuse,
 }
 
 
@@ -228,18 +210,17 @@ excellent perfect wonderful superb amazing outstanding
 """
 PLACES, THINGS, *OPINIONS = (line.split() for line in WORDS.strip().splitlines())
 STARS = ["1 star", "2 star", "3 stars", "4 stars", "5 stars"]
+# One sentence in five says what a neighbouring rating would say.
+NEAR = [0] * 8 + [-1, 1]
 
 
 def make_reviews(count, seed):
     """Return `count` different reviews as a list of (stars 0 to 4, text), drawn with `seed`."""
     draw, reviews = random.Random(seed), {}
     while len(reviews) < count:
-        stars = draw.randrange(len(OPINIONS))
-        sentences = []
+        stars, sentences = draw.randrange(len(OPINIONS)), []
         for _ in range(draw.randint(2, 6)):
-            # One sentence in five says what a neighbouring rating would say.
-            near = draw.choice([max(0, stars - 1), min(4, stars + 1)])
-            opinion = draw.choice(OPINIONS[stars if draw.random() < 0.8 else near])
+            opinion = draw.choice(OPINIONS[min(max(0, stars + draw.choice(NEAR)), 4)])
             thing, place = draw.choice(THINGS), draw.choice(PLACES)
             sentences.append(f"The {thing} of this {place} was {opinion}.")
         reviews[" ".join(sentences)] = stars
@@ -281,25 +262,24 @@ def model_files(seed, num_steps):
     num_steps: steps of training on reviews, which stand in for its pretraining
     """
     import torch
-    from transformers import BertConfig, BertForPreTraining, BertForSequenceClassification
+    from transformers import BertConfig, BertForSequenceClassification, BertModel
     from transformers import BertTokenizerFast as Tokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    reviews = make_reviews(32 * num_steps, seed=0)
     words = sorted(set(re.findall(r"\w+|[.-]", f"{WORDS} The of this was .")))
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
     torch.manual_seed(seed)
     with tempfile.TemporaryDirectory() as folder:
-        vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
         Path(folder, "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
         tokenizer = Tokenizer.from_pretrained(folder, do_lower_case=False, model_max_length=512)
         sizes = {"vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64}
         sizes |= {"num_hidden_layers": 2, "num_attention_heads": 2}
-        model = BertForPreTraining(BertConfig(**sizes))
         judge = BertForSequenceClassification(BertConfig(**sizes, num_labels=len(STARS)))
-        judge.bert = model.bert
+        judge.bert = model = BertModel(BertConfig(**sizes))
         optimizer = torch.optim.AdamW(judge.parameters(), lr=3e-3)
-        for start in range(0, 32 * num_steps, 32):
+        reviews = make_reviews(32 * num_steps, seed=0)
+        for start in range(0, len(reviews), 32):
             stars, texts = zip(*reviews[start : start + 32], strict=True)
             inputs = tokenizer(list(texts), padding=True, return_tensors="pt")
             judge(**inputs, labels=torch.tensor(stars)).loss.backward()
@@ -311,21 +291,14 @@ def model_files(seed, num_steps):
 
 
 def make_repositories():
-    """Return the two repositories, each with an older commit (the tag `v1`) and `main`."""
+    """Return the two repositories, each with an older commit and a new one."""
     return {
-        ("models", MODEL): Repository([model_files(1, 0), model_files(2, 200)], {"v1": 0}),
-        ("datasets", DATASET): Repository([dataset_files(1), dataset_files(2)], {"v1": 0}),
+        ("models", MODEL): Repository([model_files(1, 0), model_files(2, 200)]),
+        ("datasets", DATASET): Repository([dataset_files(1), dataset_files(2)]),
     }
 
 
-def main():
-    with HubStandIn(make_repositories()) as hub:
-        print(f"export HF_ENDPOINT={hub.endpoint}", flush=True)
-        try:
-            hub.thread.join()
-        except KeyboardInterrupt:
-            print()
-
-
 if __name__ == "__main__":
-    main()
+    with HubStandIn(make_repositories()) as stand_in, suppress(KeyboardInterrupt):
+        print(f"export HF_ENDPOINT={stand_in.endpoint}", flush=True)
+        stand_in.thread.join()

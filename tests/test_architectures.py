@@ -7,7 +7,7 @@ import torch
 from accelerate.state import AcceleratorState
 from datasets import ClassLabel
 from lessons import make_here, run_here
-from safetensors import safe_open
+from safetensors.torch import load_file
 from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
 from transformers import (
     AutoConfig,
@@ -48,13 +48,8 @@ def model_folder(request, twenty_classes, tmp_path):
     vocabulary.train(parameters["dataset_name"], vocab_size=400, special_tokens=SPECIAL)
     vocabulary.save_model(str(folder))
     tokenizer = make_tokenizer.from_pretrained(folder)
-    config = AutoConfig.for_model(
-        request.param,
-        vocab_size=len(tokenizer),
-        pad_token_id=tokenizer.pad_token_id,
-        max_position_embeddings=66,
-        **SIZES,
-    )
+    sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": 66, **SIZES}
+    config = AutoConfig.for_model(request.param, pad_token_id=tokenizer.pad_token_id, **sizes)
     AutoModel.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -63,7 +58,6 @@ def model_folder(request, twenty_classes, tmp_path):
 def test_other_architectures_run_on_the_pytorch_roads_and_keras_refuses_them(
     model_folder, twenty_classes, tmp_path, monkeypatch
 ):
-    """On an own file of 20 classes."""
     names, parameters = twenty_classes
     parameters |= {"model_name": str(model_folder), "run_dir": str(tmp_path / "run")}
     settings = check_values(parameters)
@@ -82,25 +76,23 @@ def test_other_architectures_run_on_the_pytorch_roads_and_keras_refuses_them(
         assert config["model_type"] == model_folder.name
         assert sorted(config["id2label"].values()) == names
         assert config["label2id"] == {name: int(n) for n, name in config["id2label"].items()}
-        with safe_open(folder / "model.safetensors", "pt") as weights:
-            assert any(name.startswith("classifier.") for name in weights.keys())  # noqa: SIM118
+        weights = load_file(folder / "model.safetensors")
+        assert any(name.startswith("classifier.") for name in weights)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         assert tokenizer("a film")["input_ids"]
         assert tokenizer.model_max_length == parameters["max_length"]
     if "05_evaluation" in metrics:
         assert all(f"\n{name}" in class_report(metrics) for name in names)
-    keras = (
-        f"the Keras road .*it is of type '{model_folder.name}'; chapters 4 and 8 can fine-tune it"
-    )
-    speed = f"speeds up models of type 'bert'.*'{model_folder.name}'"
-    for number, said in (("09", keras), ("10", speed)):
-        with pytest.raises(SourceError, match=said):
-            run_here(number, settings)
+    its_type = f"it is of type '{model_folder.name}'; chapters 4 and 8 can fine-tune it"
+    with pytest.raises(SourceError, match=f"the Keras road .*{its_type}"):
+        run_here("09", settings)
+    with pytest.raises(
+        SourceError, match=f"speeds up models of type 'bert'.*'{model_folder.name}'"
+    ):
+        run_here("10", settings)
 
 
-def test_attention_dropout_reaches_all_and_a_head_of_other_classes_is_replaced(
-    model_folder, tmp_path
-):
+def test_attention_dropout_is_set_and_a_head_of_other_classes_replaced(model_folder, tmp_path):
     model = load_model(str(model_folder), ClassLabel(names=["a", "b", "c"]), 0.3, 0)
     assert getattr(model.config, KINDS[model_folder.name][-1]) == 0.3
     assert model.num_labels == 3
@@ -111,11 +103,9 @@ def test_attention_dropout_reaches_all_and_a_head_of_other_classes_is_replaced(
 
 
 @pytest.mark.parametrize("problem", ["regression", "multi_label_classification"])
-def test_one_class_a_text_is_trained_whatever_the_checkpoint_was_trained_for(
-    problem, tiny_model, tmp_path
-):
-    model = AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=1)
-    model.config.problem_type = problem
+def test_a_checkpoint_for_another_problem_learns_one_class_a_text(problem, tiny_model, tmp_path):
+    options = {"num_labels": 1, "problem_type": problem}
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_model, **options)
     model.save_pretrained(tmp_path)
     model = load_model(str(tmp_path), ClassLabel(names=["a", "b", "c"]), 0.0, 0).eval()
     inputs = {"input_ids": torch.tensor([[5, 6, 7]] * 2), "labels": torch.tensor([2, 0])}
@@ -128,11 +118,10 @@ COUNTED = {"max_position_embeddings": 20, "n_positions": 20, "vocab_size": 50}
 COUNTED |= {"n_embd": 32, "n_layer": 1, "n_head": 2, "attention_window": 4, "entity_vocab_size": 5}
 
 
-@pytest.mark.parametrize(
-    "kind",
-    ["bert", "camembert", "data2vec-text", "distilbert", "electra", "gpt2", "longformer"]
-    + ["markuplm", "mpnet", "roberta", "xlm-roberta", "xmod"],
-)
+READERS = "bert camembert data2vec-text distilbert electra gpt2 longformer markuplm mpnet roberta"
+
+
+@pytest.mark.parametrize("kind", [*READERS.split(), "xlm-roberta", "xmod"])
 def test_the_longest_input_is_the_longest_that_a_model_takes(kind, tmp_path):
     pad = 1 if kind in POSITIONS_AFTER_PAD else 0
     more = {"languages": ["en_XX"], "default_language": "en_XX"} if kind == "xmod" else {}
@@ -144,15 +133,17 @@ def test_the_longest_input_is_the_longest_that_a_model_takes(kind, tmp_path):
     model(input_ids=torch.full((1, longest), 7), attention_mask=torch.ones(1, longest).long())
 
 
-@pytest.mark.parametrize(
-    "kind",
-    ["albert", "bert", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet", "roberta"],
-)
+TRAINED = "albert bert deberta-v2 distilbert electra modernbert mpnet roberta"
+
+
+@pytest.mark.parametrize("kind", TRAINED.split())
 def test_the_loop_and_the_trainer_let_the_same_weights_decay(kind):
     config = AutoConfig.for_model(kind, relative_attention=True, num_labels=2, **SIZES)
     model = AutoModelForSequenceClassification.from_config(config)
     weights = dict(model.named_parameters())
-    decaying, free = (group["params"] for group in parameter_groups(model, 0.1))
+    groups = parameter_groups(model, 0.1)
+    assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
+    decaying, free = (group["params"] for group in groups)
     names = Trainer.get_decay_parameter_names(None, model)
     assert {id(weights[name]) for name in names} == set(map(id, decaying))
     assert len(decaying) + len(free) == len(weights) > len(names)

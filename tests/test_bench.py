@@ -4,12 +4,12 @@ import json
 import os
 import re
 import subprocess
-import sys
 from statistics import fmean, stdev
 
 import pytest
 import torch
 from datasets import ClassLabel, Dataset
+from lessons import run_python
 from transformers import BertConfig, BertForSequenceClassification
 
 from benchmarks import bench
@@ -39,17 +39,13 @@ def highest_share():
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("arguments", "data", "names"),
-    [
-        (["--data", "rt", "--recipes", "trainer_tuned", "ours"], "rt", ["trainer_tuned", "ours"]),
-        (["--gpu", "--data", "rt-base", "--recipes", "ours"], "rt-base", ["ours"]),
-    ],
+    ("gpu", "data", "names"),
+    [([], "rt", ["trainer_tuned", "ours"]), (["--gpu"], "rt-base", ["ours"])],
     ids=["cpu", "gpu"],
 )
-def test_a_dry_run_needs_no_gpu_and_measures_ours_and_its_rival(arguments, data, names, tmp_path):
-    command = [sys.executable, "-m", "benchmarks.bench", "--dry-run", "--repeats", "1", *arguments]
-    run = subprocess.run(command, cwd=copy_of_project(tmp_path), capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
+def test_a_dry_run_needs_no_gpu_and_measures_ours_and_its_rival(gpu, data, names, tmp_path):
+    options = ["--dry-run", "--repeats", "1", *gpu, "--data", data, "--recipes", *names]
+    run = run_python("-m", "benchmarks.bench", *options, cwd=copy_of_project(tmp_path))
     *lines, last = run.stdout.splitlines()
     assert [line.split()[2] for line in lines if line.startswith("1/1 ")] == [*names, "peak"]
     measured = pairs(last)
@@ -60,11 +56,9 @@ def test_a_dry_run_needs_no_gpu_and_measures_ours_and_its_rival(arguments, data,
 
 def test_without_a_gpu_the_gpu_benchmark_says_so(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SystemExit) as stopped:
+    said = "there is no GPU here: make bench-gpu ARGS=--dry-run tries the command without one"
+    with pytest.raises(SystemExit, match=f"^{said}$"):
         bench.main(["--gpu"])
-    assert stopped.value.code == (
-        "there is no GPU here: make bench-gpu ARGS=--dry-run tries the command without one"
-    )
 
 
 def test_batches_are_chosen_from_short_to_long():
@@ -127,10 +121,9 @@ def test_the_tables_are_those_of_the_results(path):
     assert table in PAGE.read_text("utf-8")
     assert re.fullmatch(r"([a-z_-]+=[\d.]+ ?)+", last_line(results))
     assert set(results["speed"]) <= set(DATA)
-    for figures in results["speed"].values():
-        for name, entry in figures.items():
-            if name not in ("peak_gflops", "peaks"):
-                assert len(entry["samples_per_second"]["values"]) == results["repeats"] >= 3
+    entries = [entry for figures in results["speed"].values() for entry in figures.items()]
+    for entry in (entry for name, entry in entries if name not in ("peak_gflops", "peaks")):
+        assert len(entry["samples_per_second"]["values"]) == results["repeats"] >= 3
 
 
 def test_the_accuracies_in_prose_are_those_of_the_results():

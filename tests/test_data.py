@@ -1,28 +1,28 @@
-"""Cleaning, labels, splits and tokens."""
+"""Cleaning, labels, splits, tokens and batches: every row once, padded as far as needed."""
 
 import os
 import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset, DatasetDict, load_dataset
 from lessons import rows_of
 
+from helpers.batches import make_dataloader, to_model_inputs
 from helpers.data import clean, longest_first, split, stratify, token_counts, tokenize
 from suite.settings import HELD_OUT, all_sizes
 from suite.start import check_values
 
 
 def test_clean_drops_blank_repeated_and_unlabelled_rows():
-    columns = {
-        "review": ["a", "b", " a ", "", " ", "c", "d"],
-        "stars": [1, 2, 1, 1, 1, None, 3],
-        "id": range(7),
-    }
-    rows = clean(DatasetDict(train=Dataset.from_dict(columns)), "review", "stars")["train"]
+    columns = {"review": ["a", "b", " a ", "", " ", "c", "d"], "stars": [1, 2, 1, 1, 1, None, 3]}
+    rows = Dataset.from_dict({**columns, "id": range(7)})
+    rows = clean(DatasetDict(train=rows), "review", "stars")["train"]
     assert rows.to_dict() == {"text": ["a", "b", "d"], "label": [1, 2, 3]}
 
 
@@ -42,10 +42,8 @@ SPLITS = [*({"train": rows} for rows in (7, 101, 8530)), {"train": 10, "test": 2
 @pytest.mark.parametrize("brought", SPLITS, ids=str)
 def test_split_is_disjoint_complete_and_of_the_announced_sizes(brought):
     texts = {name: [f"{name} {n}" for n in range(size)] for name, size in brought.items()}
-    dataset = {
-        name: Dataset.from_dict({"text": text, "label": [len(t) % 2 for t in text]})
-        for name, text in texts.items()
-    }
+    columns = {name: {"text": text, "label": [*map(len, text)]} for name, text in texts.items()}
+    dataset = {name: Dataset.from_dict(rows) for name, rows in columns.items()}
     parts = split(DatasetDict(dataset), HELD_OUT)
     sizes = tuple(parts[name].num_rows for name in ("train", "validation", "test"))
     assert sizes == all_sizes(brought)
@@ -128,18 +126,13 @@ print(rows[0]["input_ids"], rows[24_999]["input_ids"], rows.num_rows)
 
 def tokenize_apart(cache, hash_seed, max_length=512):
     """Tokenize 25,000 rows in a process of its own, quiet as `read_parameters` makes a chapter's."""
-    quiet = {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-c", TOKENIZE, str(max_length)],
-        env={**os.environ, **quiet, "HF_HOME": str(cache), "PYTHONHASHSEED": str(hash_seed)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    env = {**os.environ, "HF_HOME": str(cache), "PYTHONHASHSEED": str(hash_seed)}
+    env |= {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+    command, pipe = [sys.executable, "-c", TOKENIZE, str(max_length)], subprocess.PIPE
+    return subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True)
 
 
 def token_files(cache):
-    """The parts that are there, and when each was written."""
     return {path: path.stat().st_mtime_ns for path in cache.glob("finetuning-notebooks/*/*.arrow")}
 
 
@@ -169,3 +162,52 @@ def test_tokenizing_goes_on_after_a_kill_and_the_cache_does_not_depend_on_the_se
     other, errors = tokenize_apart(tmp_path, 4, max_length=8).communicate()
     assert other not in (output, ""), errors
     assert len(token_files(tmp_path)) == 6
+
+
+@pytest.fixture
+def rows(smoke):
+    return to_model_inputs(rows_of(smoke))["train"]
+
+
+def texts_of(dataloader):
+    columns = ("input_ids", "attention_mask", "labels")
+    rows = (row for batch in dataloader for row in zip(*map(batch.get, columns), strict=True))
+    return [(tuple(ids[mask.bool()].tolist()), label.item()) for ids, mask, label in rows]
+
+
+@pytest.mark.parametrize(("shuffle", "grouped"), [(False, False), (True, False), (True, True)])
+def test_every_row_comes_once_and_little_padding(smoke, rows, tokenizer, shuffle, grouped):
+    """In every epoch, with its label; a batch is as long as its longest text, and masks the padding."""
+    dataloader = make_dataloader(rows, tokenizer, 10, shuffle, grouped, seed=1)
+    dataset = rows_of(smoke)["train"]
+    wanted = sorted(zip(map(tuple, dataset["input_ids"]), dataset["label"], strict=True))
+    for _ in range(2):
+        assert sorted(texts_of(dataloader)) == wanted
+    assert len(dataloader) == 4  # 32 rows in batches of 10
+    for batch in dataloader:
+        lengths = batch["attention_mask"].sum(dim=1)
+        assert batch["input_ids"].shape[1] == lengths.max()
+        assert (batch["input_ids"][batch["attention_mask"] == 0] == tokenizer.pad_token_id).all()
+        assert all((row.diff() <= 0).all() for row in batch["attention_mask"])
+        assert batch["labels"].dtype == torch.int64
+        assert set(batch) == {"input_ids", "token_type_ids", "attention_mask", "labels"}
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_seed_repeats_the_orders_and_epochs_differ(rows, tokenizer, grouped):
+    first, again, other = (
+        make_dataloader(rows, tokenizer, 8, True, grouped, seed=seed) for seed in (3, 3, 4)
+    )
+    one, two = texts_of(first), texts_of(first)
+    assert one != two
+    assert (texts_of(again), texts_of(again)) == (one, two)
+    assert texts_of(other) != one
+
+
+def test_grouping_saves_padding(smoke, tokenizer):
+    rows = to_model_inputs(rows_of(replace(smoke, num_train=512, max_length=128)))["train"]
+    grouped, random = (
+        sum(b["input_ids"].numel() for b in make_dataloader(rows, tokenizer, 8, True, by_length))
+        for by_length in (True, False)
+    )
+    assert grouped < 0.8 * random

@@ -53,7 +53,6 @@ train_distributed(Path(sys.argv[1]))
 
 
 def command(folder, num_processes):
-    """The command of the chapter, with its script beside the settings."""
     (folder / "train.py").write_text(SCRIPT)
     return launch_command(folder / "train.py", folder, num_processes)
 

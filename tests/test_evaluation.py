@@ -7,14 +7,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from lessons import rows_of
+from lessons import chapter, rows_of
 from matplotlib.text import Text
 from sklearn.metrics import accuracy_score, f1_score
 from transformers import AutoModelForSequenceClassification
 
 from helpers.batches import make_dataloader, to_model_inputs
 from helpers.evaluation import expected_calibration_error, predict, predict_texts, tfidf_baseline
-from suite.chapters import all_chapters, lesson
+from suite.chapters import lesson
 from suite.metrics import metric_folder
 from suite.resolve import find_model
 from suite.runs import EXPECTED
@@ -72,9 +72,10 @@ def test_the_margin_over_the_word_baseline_was_measured_over_at_least_five_seeds
     assert min(gain["values"]) > 0 and gain["low"] > 0
 
 
-@pytest.mark.parametrize(
-    "texts", [("这家餐厅值得再来", "朋友推荐的店服务冷淡很难吃啊"), ("🙂🙂", "😡")]
-)
+CHINESE, EMOJI = ("这家餐厅值得再来", "朋友推荐的店服务冷淡很难吃啊"), ("🙂🙂", "😡")
+
+
+@pytest.mark.parametrize("texts", [CHINESE, EMOJI])
 def test_the_word_baseline_counts_characters_where_there_are_no_words(texts):
     baseline = tfidf_baseline(list(texts) * 3, [1, 0] * 3)
     assert list(baseline.predict(texts)) == [1, 0]
@@ -83,12 +84,10 @@ def test_the_word_baseline_counts_characters_where_there_are_no_words(texts):
 
 
 def test_the_matrix_of_a_thousand_classes_is_of_bounded_size():
-    """And holds no million numbers."""
     labels = np.arange(1000)
     names = {"labels": labels, "predictions": labels[::-1], "numbers": labels}
     names["names"] = [f"class {n}" for n in labels]
-    cell = lesson(all_chapters()[4])["draw-confusion"]
-    exec(cell.replace("plt.show()", ""), names)
+    exec(lesson(chapter("05"))["draw-confusion"].replace("plt.show()", ""), names)
     figure = plt.gcf()
     assert max(figure.get_size_inches()) <= 13
     assert len(figure.findobj(Text)) < 100

@@ -18,7 +18,6 @@ LARGEST = 2_000_000  # bytes of a page; beyond, browsers and mail programs balk
 
 
 def command(name, *arguments, cwd):
-    """Run a command of this environment."""
     program = Path(sys.executable).with_name(name)
     done = subprocess.run([program, *arguments], cwd=cwd, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -48,7 +47,6 @@ def test_chapters_become_scripts(tmp_path):
 
 
 def short(number, folder):
-    """A copy of a chapter with the smoke parameters."""
     path = folder / all_chapters()[number - 1].name
     notebook = load_notebook_node(str(all_chapters()[number - 1]))
     nbformat.write(parameterize_notebook(notebook, {**SMOKE, "run_dir": str(folder / "run")}), path)

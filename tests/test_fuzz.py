@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from lessons import labelled_rows
 from pyarrow.parquet import read_table
-from test_check import labelled_rows
 from transformers import AutoTokenizer
 
 from conftest import SMOKE

@@ -13,15 +13,14 @@ from pathlib import Path
 
 import pytest
 from hub_stand_in import DATASET, MODEL, STARS, HubStandIn, Repository, make_repositories
+from lessons import run_python
 
-from suite.chapters import all_chapters
+from suite.chapters import ROOT, all_chapters
 from suite.hub import _explain
 from suite.names import split_hub_name
 
-# One process for all of them: they share the chapters that run in the background.
 pytestmark = pytest.mark.xdist_group("hub")
 
-ROOT = Path(__file__).resolve().parent.parent
 SERVED = (("models", MODEL), ("datasets", DATASET))
 REFUSED = f"[Errno {errno.ECONNREFUSED}] Connection refused"  # the number is the system's
 # config, tokenizer (3), weights; card, training rows, test rows
@@ -32,14 +31,12 @@ READ = """
 import contextlib, io, json, sys, time
 from suite.errors import UserError
 from suite.hub import fetch_model
-from suite.settings import parameters_cell
+from suite.settings import Settings, parameters_cell
 from suite.start import read_parameters
 
 def read(changes):
-    cell = parameters_cell()
-    namespace = {"In": [cell, "settings = read_parameters(globals())"]}
-    exec(cell, namespace)
-    settings = read_parameters({**namespace, **changes})
+    cells = [parameters_cell(), "settings = read_parameters(globals())"]
+    settings = read_parameters({**vars(Settings()), **changes, "In": cells})
     from datasets import load_dataset
     from suite.runs import made_by
     from suite.resolve import find_model
@@ -104,17 +101,6 @@ def half_files(home):
 
 def weights(found):
     return Path(found["model"], "model.safetensors").read_bytes()
-
-
-def run(hub, home, *arguments):
-    """Run Python with the stand-in for the Hub; return what subprocess.run returns."""
-    command = [sys.executable, *arguments]
-    options = {"cwd": ROOT, "text": True, "capture_output": True, "timeout": 900}
-    return subprocess.run(command, env=environment(hub, home), **options)
-
-
-def run_chapters(hub, home, *arguments):
-    return run(hub, home, "-m", "suite", "run", *arguments, "-p", "run_dir", home / "run")
 
 
 @pytest.fixture(scope="module")
@@ -255,6 +241,9 @@ FAILURES = {
     ("dataset", "denied/403-GatedRepo"): CLOSED,
     ("dataset", "denied/403-None"): CLOSED,
     ("model", "denied/401-None"): CLOSED,
+    # What the Hub answers to a token.
+    ("model", "denied/403-GatedRepo"): CLOSED,
+    ("model", "denied/404-RepoNotFound"): NOT_THERE,
     ("dataset", "denied/429-None"): UNREACHABLE.format("the Hub cannot answer now (429)", "file"),
     ("model", "denied/503-None"): UNREACHABLE.format("the Hub cannot answer now (503)", "folder"),
     ("model", "wrong/no-config"): "cannot be loaded: there is no config.json; take another model",
@@ -296,14 +285,6 @@ def test_a_failure_is_one_line_that_says_what_to_do_and_leaves_nothing_half(hub,
     assert not any(name in left for name in ("denied", "nobody", "gated"))
 
 
-def test_a_token_without_access_is_told_to_ask_for_it(hub, tmp_path):
-    hub.gated = {MODEL}
-    with reader(hub, tmp_path, HF_TOKEN="hf_x") as read:
-        said = read(model_name=MODEL)["error"]
-        assert CLOSED.replace("PAGE", f"{hub.endpoint}/{MODEL}") in said
-        assert NOT_THERE.partition(";")[0] in read(model_name="no/no")["error"]
-
-
 def test_without_the_hub_a_first_download_fails_in_one_line_and_at_once(hub, tmp_path):
     with reader(hub, tmp_path, HF_HUB_OFFLINE="1") as read:
         said = read(model_name=MODEL)["error"]
@@ -322,27 +303,11 @@ def test_without_the_hub_a_first_download_fails_in_one_line_and_at_once(hub, tmp
 
 
 def test_the_check_before_the_chapters_asks_no_network_and_loads_nothing(hub, tmp_path):
-    code = f"""
-import sys
-from suite.start import check_values
-check_values({names("@v1")!r})
-heavy = {{"torch", "transformers", "datasets", "httpx", "httpx2", "pandas"}} & set(sys.modules)
-sys.exit(f"imported {{heavy}}" if heavy else 0)
-"""
-    assert run(hub, tmp_path, "-c", code).stderr == ""
-    assert hub.requests == []
-
-
-@pytest.mark.slow
-def test_a_chapter_that_cannot_have_its_model_stops_with_one_line(hub, tmp_path):
-    done = run_chapters(hub, tmp_path, "01", "-p", "model_name", "nobody/nothing")
-    assert done.returncode == 1
-    lines = (line for line in done.stderr.splitlines() if "%|" not in line and line.strip())
-    where, why, rest = lines
-    assert where.startswith("ChapterError: 01_prepare_data.ipynb, cell [")
-    said = NOT_THERE.replace("PAGE", f"{hub.endpoint}/nobody/nothing")
-    assert why == f"  SourceError: model_name: 'nobody/nothing' {said}"
-    assert rest.startswith("  The notebook up to there: ")
+    code = "import suite.start as start, sys; start.check_values({}); print(*sys.modules)"
+    done = run_python("-c", code.format(names("@v1")), env=environment(hub, tmp_path))
+    heavy = {"torch", "transformers", "datasets", "httpx", "httpx2", "pandas"}
+    assert not heavy & set(done.stdout.split())
+    assert (done.stderr, hub.requests) == ("", [])
 
 
 def test_names_of_the_hub(tmp_path, monkeypatch):
@@ -377,9 +342,9 @@ def test_what_cannot_be_staged_is_explained_too(error, message):
 @pytest.mark.long
 def test_all_chapters_run_with_the_recipe_of_the_tutorial(hub, tmp_path):
     """First from the Hub, side by side, then chapter 02 once more without it."""
-    done = run_chapters(hub, tmp_path, "--side-by-side", "-f", "parameters/yelp.yaml")
-    assert done.returncode == 0, done.stderr
-    folder = tmp_path / "run"
+    folder, recipe = tmp_path / "run", ("-f", "parameters/yelp.yaml")
+    command = ("-m", "suite", "run", *recipe, "-p", "run_dir", folder)
+    done = run_python(*command, "--side-by-side", env=environment(hub, tmp_path))
     metrics = json.loads((folder / "metrics.json").read_text())
     assert list(metrics) == [chapter.stem for chapter in all_chapters()]
     assert metrics["01_prepare_data"]["train_rows"] == 1000
@@ -393,6 +358,5 @@ def test_all_chapters_run_with_the_recipe_of_the_tutorial(hub, tmp_path):
     assert half_files(tmp_path) == []
 
     hub.stop()
-    done = run_chapters(hub, tmp_path, "02", "-f", "parameters/yelp.yaml")
-    assert done.returncode == 0, done.stderr
+    run_python(*command, "02", env=environment(hub, tmp_path))
     assert f"{MODEL} comes from the cache" in (folder / "02_dataloaders.ipynb").read_text()

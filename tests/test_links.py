@@ -2,12 +2,11 @@
 
 import re
 import subprocess
-import sys
 from importlib import util
 
-import nbformat
 import pytest
 import yaml
+from lessons import cells_of, prose, run_python
 
 from conftest import copy_of_project
 from maintenance.links import ROOT, project, setup_cell
@@ -24,16 +23,13 @@ BADGES = {
 }
 
 
-def call(folder, *command, check=True):
-    return subprocess.run(command, cwd=folder, check=check, capture_output=True, text=True)
-
-
-def make_links(folder, *arguments):
-    return call(folder, sys.executable, "-m", "maintenance.links", *arguments, check=False)
+def make_links(folder, *arguments, code=0):
+    return run_python("-m", "maintenance.links", *arguments, cwd=folder, code=code)
 
 
 def git(folder, *command):
-    return call(folder, "git", *command).stdout.split()
+    command = ("git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b.c", *command)
+    return subprocess.check_output(command, text=True).split()
 
 
 def texts(folder):
@@ -44,28 +40,27 @@ def texts(folder):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A copy of the project that knows its address."""
     return copy_of_project(tmp_path_factory.mktemp("home"), A_HOME)
 
 
 @pytest.mark.parametrize("path", all_chapters(), ids=lambda path: path.stem)
 def test_each_badge_opens_its_own_file_and_the_set_up_asks_for_keras_if_need_be(path, home):
-    cells = nbformat.read(home / path.relative_to(ROOT), as_version=4).cells
+    cells = cells_of(home / path.relative_to(ROOT))
     wanted = {name: f"https://{link.format(RELEASE, path.name)}" for name, link in BADGES.items()}
     readme = [(home / "README.md").read_text()] if path == all_chapters()[0] else []
-    for text in (cells[0].source, *readme):
+    for text in (cells["title"].source, *readme):
         assert dict(LINK.findall(text.split("\n\n")[1])) == wanted
-    (setup,) = (cell.source for cell in cells if cell.id == "setup")
-    imported = any(re.search(r"^(import|from) keras", c.source, re.MULTILINE) for c in cells)
+    setup = cells["setup"].source
+    imported = any(re.search(r"(?m)^(import|from) keras", c.source) for c in cells.values())
     assert ('("keras")' in setup) == ('"keras_hub"' in setup) == imported
     assert (home / re.search(r'run_path\("finetuning/(.+?)"\)', setup)[1]).is_file()
 
 
 def test_make_links_rewrites_every_address_and_nothing_else(home, tmp_path):
     known, committed = texts(home), texts(copy_of_project(tmp_path))
-    assert make_links(tmp_path, project()[0] or "--none").returncode == 0
+    make_links(tmp_path, project()[0] or "--none")
     assert texts(tmp_path) == committed
-    assert make_links(tmp_path, "an-owner/suite").returncode == 0
+    make_links(tmp_path, "an-owner/suite")
     moved = {name: text.replace("an-owner/suite", A_HOME) for name, text in texts(tmp_path).items()}
     assert moved == known
     assert make_links(tmp_path, "--none").stdout == "no address\n"
@@ -93,8 +88,7 @@ def test_the_remote_of_git_is_the_default_and_what_is_no_repository_is_refused(t
         (["https://example.org/a/b"], "is no repository on GitHub: give owner/name"),
         (["suite"], "'suite' is no repository on GitHub: give owner/name"),
     ):
-        done = make_links(tmp_path, *arguments)
-        assert done.returncode == 1
+        done = make_links(tmp_path, *arguments, code=1)
         assert message in done.stderr and done.stderr.count("\n") == 1
         assert texts(tmp_path) == before
     git(tmp_path, "init", "--quiet")
@@ -114,9 +108,9 @@ def test_the_first_push_to_a_repository_gives_it_its_links_and_its_tag(tmp_path)
     git(clone, "init", "--quiet", "--initial-branch", "main")
     git(clone, "remote", "add", "origin", str(remote))
     git(clone, "add", ".")
-    git(clone, "-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "--quiet", "-m", "All")
+    git(clone, "commit", "--quiet", "-m", "All")
     for _ in range(2):
-        call(clone, "bash", "-ec", script)
+        subprocess.run(["bash", "-ec", script], cwd=clone, check=True)
         assert git(remote, "rev-parse", "main", RELEASE) == 2 * git(clone, "rev-parse", "main")
         assert git(remote, "rev-list", "--count", "main") == ["2"]
     assert f"github.com/{A_HOME}/blob/" in "".join(git(remote, "show", "main:README.md"))
@@ -125,22 +119,21 @@ def test_the_first_push_to_a_repository_gives_it_its_links_and_its_tag(tmp_path)
 def markdown(path):
     if path.suffix != ".ipynb":
         return path.read_text(encoding="utf-8")
-    cells = nbformat.read(path, as_version=4).cells
-    return "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    return prose(path)
 
 
 def anchors(path):
     """The anchors of the headings of a notebook or Markdown file, as GitHub makes them."""
-    text = re.sub(r"^```.*?^```", "", markdown(path), flags=re.MULTILINE | re.DOTALL)
-    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    headings = re.findall(r"(?m)^#+ (.+)$", re.sub(r"(?ms)^```.*?^```", "", markdown(path)))
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-PAGES = [path for name in ("*.md", "docs/*.md", "solutions/*.md") for path in ROOT.glob(name)]
-PAGES = [*all_chapters(), *sorted(PAGES)]
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("solutions/*.md")]
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+@pytest.mark.parametrize(
+    "path", [*all_chapters(), *sorted(PAGES)], ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
 def test_relative_links_and_anchors_exist(path):
     for _, target in LINK.findall(markdown(path)):
         if not target.startswith("http"):

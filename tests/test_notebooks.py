@@ -1,24 +1,24 @@
-"""Every chapter: valid, clean, strictly checked, and the source of the helpers."""
+"""Every chapter: valid, clean, strictly checked, source of the helpers; its exercises work."""
 
 import ast
 import base64
 import json
 import re
+import shutil
 import statistics
-import subprocess
-import sys
-from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+from lessons import cells_of, chapter, printed, prose, run_python
 from nbval.plugin import get_sanitize_patterns
 
-from maintenance.exercises import is_exercise
+from maintenance.exercises import exercise_cells, is_exercise, write_exercises
 from maintenance.helpers import write_helpers
-from suite.chapters import all_chapters, lesson
+from suite.chapters import ROOT, all_chapters, lesson
+from suite.exercises import check, read_solutions
 from suite.settings import OF_EVERY_RUN, PARAMETERS, parameters_cell
 
-ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = all_chapters()
 SANITIZE = ROOT / "tests" / "nbval_sanitize.cfg"
 NOT_COMPARED = {"nbval-ignore-output", "nbval-skip", "raises-exception"}
@@ -33,12 +33,8 @@ def read(path):
     return nbformat.read(path, as_version=4)
 
 
-def cells_of(path, kind="code"):
-    return [cell for cell in read(path).cells if cell.cell_type == kind]
-
-
-def prose(path):
-    return "\n".join(cell.source for cell in cells_of(path, "markdown"))
+def code_cells(path):
+    return [cell for cell in read(path).cells if cell.cell_type == "code"]
 
 
 @each_chapter
@@ -66,7 +62,7 @@ def test_the_file_is_valid_and_small_and_holds_nothing_of_the_machine(path):
 @each_chapter
 def test_outputs_are_those_of_one_clean_run_and_figures_say_in_words_what_they_show(path):
     """For readers who cannot see it; nbconvert takes the text from the cell's metadata."""
-    cells = cells_of(path)
+    cells = code_cells(path)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     for cell in cells:
         for output in cell.outputs:
@@ -92,7 +88,7 @@ def test_anatomy(path):
     assert f"](../solutions/{path.stem}.md)" in recap
     following = CHAPTERS[(CHAPTERS.index(path) + 1) % len(CHAPTERS)].name
     assert f"]({following})" in cells[-1].source
-    start = [cell.id for cell in cells_of(path)][:3]
+    start = [cell.id for cell in code_cells(path)][:3]
     assert start == ["setup", "parameters", "read-parameters"]
     headings = re.findall(r"^(#+) ", prose(path), re.MULTILINE)
     assert headings.count("#") == 1 and set(headings) <= {"#", "##"}
@@ -100,7 +96,7 @@ def test_anatomy(path):
 
 def test_at_least_95_percent_of_the_cells_with_outputs_are_compared():
     """Every other cell says why it is not."""
-    cells = [cell for path in CHAPTERS for cell in cells_of(path)]
+    cells = [cell for path in CHAPTERS for cell in code_cells(path)]
     left_out = [cell for cell in cells if NOT_COMPARED & set(cell.metadata.get("tags", []))]
     with_outputs = [cell for cell in cells if cell.outputs]
     assert len(with_outputs) >= 8 * len(CHAPTERS)
@@ -137,7 +133,7 @@ def test_helpers_are_what_the_chapters_share(tmp_path):
 
 @each_chapter
 def test_the_parameters_cell_lists_those_that_the_cells_use(path):
-    cells = cells_of(path)
+    cells = code_cells(path)
     (cell,) = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     names = [statement.target.id for statement in ast.parse(cell.source).body]
     assert cell.source == parameters_cell(names)
@@ -159,7 +155,7 @@ def test_lesson_cells_are_small():
 
 
 def test_everything_that_the_three_roads_need_is_taught():
-    code = "\n".join(cell.source for path in CHAPTERS for cell in cells_of(path))
+    code = "\n".join(cell.source for path in CHAPTERS for cell in code_cells(path))
     for name in (
         "load_dataset(",
         'dataset["train"][100]',
@@ -199,13 +195,13 @@ def glossary():
 def test_a_term_is_explained_where_it_is_first_used(term, number):
     """In a cell that links the glossary at that word. A title tells what is to come, as a link to the next does."""
     word = re.compile(rf"\b{re.sub('(?<!s)s$', '', term)}(s|es)?\b", re.IGNORECASE)
-    apart = (
-        r"(?ms)```.*?```|`[^`]*`|^#.*?$|\]\((?!\.\./docs/glossary)[^)]*\)"  # code, headings, links
-    )
+    # code, headings, links
+    apart = r"(?ms)```.*?```|`[^`]*`|^#.*?$|\]\((?!\.\./docs/glossary)[^)]*\)"
     for path in CHAPTERS:
-        for cell in cells_of(path, "markdown"):
+        for cell in read(path).cells:
             plain = re.sub(apart, "", cell.source)
-            if cell.id not in ("title", "next") and (first := word.search(plain)):
+            counts = cell.cell_type == "markdown" and cell.id not in ("title", "next")
+            if counts and (first := word.search(plain)):
                 assert int(path.name[:2]) == int(number), f"{path.name}, cell {cell.id!r}"
                 linked = plain[first.start() - 2 :].lower()
                 assert linked.startswith(f"*[{term.lower()}](../docs/glossary.md)*"), cell.id
@@ -213,15 +209,10 @@ def test_a_term_is_explained_where_it_is_first_used(term, number):
     raise AssertionError(f"no chapter uses {term!r}")
 
 
-def stored(chapter, name):
-    """The first output of a cell of a chapter."""
-    return next(cell.outputs[0] for cell in cells_of(chapter) if cell.id == name)
-
-
 def test_loop_and_trainer_measure_the_same_untrained_model():
     """As chapter 08 says: same head, same rows, so the same stored figures."""
-    texts = [stored(path, "evaluate-untrained").text for path in CHAPTERS if path.stem[:2] in ("04", "08")]
-    first, second = (re.search(r"untrained: .*", text)[0] for text in texts)
+    cells = [cells_of(chapter(number))["evaluate-untrained"] for number in ("04", "08")]
+    first, second = (re.search(r"untrained: .*", printed(cell))[0] for cell in cells)
     assert first == second
 
 
@@ -229,17 +220,73 @@ def test_loop_and_trainer_measure_the_same_untrained_model():
 def test_a_changed_output_fails_the_comparison(tmp_path):
     """The whole scheme in small: nbval over chapter 01 with one digit of one stored output changed."""
     notebook = read(CHAPTERS[0])
-    cell = next(cell for cell in notebook.cells if cell.id == "clean-reviews")
+    (cell,) = (cell for cell in notebook.cells if cell.id == "clean-reviews")
     assert "8530" in cell.outputs[0].text
     cell.outputs[0].text = cell.outputs[0].text.replace("8530", "8531", 1)
     nbformat.write(notebook, tmp_path / "changed.ipynb")
-    command = [sys.executable, "-m", "pytest", "-p", "conftest", "--rootdir", tmp_path, "--nbval"]
-    command += ["--nbval-current-env", "--nbval-sanitize-with", SANITIZE, tmp_path]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 1, run.stdout + run.stderr
-    assert f"1 failed, {len(cells_of(CHAPTERS[0])) - 1} passed" in run.stdout
+    options = ["-p", "conftest", "--rootdir", tmp_path, "--nbval", "--nbval-current-env"]
+    options += ["--nbval-sanitize-with", SANITIZE, tmp_path]
+    run = run_python("-m", "pytest", *options, code=1)
+    assert f"1 failed, {len(code_cells(CHAPTERS[0])) - 1} passed" in run.stdout
 
 
 def test_the_picture_of_the_readme_is_the_one_that_chapter_05_draws():
-    drawn = base64.b64decode(stored(CHAPTERS[4], "draw-baselines").data["image/png"])
+    (output,) = cells_of(chapter("05"))["draw-baselines"].outputs
+    drawn = base64.b64decode(output.data["image/png"])
     assert drawn == (ROOT / "images" / "baselines.png").read_bytes()
+
+
+@each_chapter
+def test_the_reader_gets_the_solutions_without_the_answers(path):
+    solutions = read_solutions(path.stem)
+    assert list(solutions) == list(range(1, len(solutions) + 1)) and 2 <= len(solutions) <= 3
+    cells = [(cell.id, cell.source) for cell in read(path).cells]
+    exercises = [(cell.id, cell.source) for cell in exercise_cells(path.stem, solutions)]
+    found = [cell for cell in cells if cell[0].startswith("exercise-")]
+    assert found == exercises, "run `make exercises`"
+    ids = [cell_id for cell_id, _ in cells[-len(exercises) - 2 :]]
+    assert ids == ["recap", *dict(exercises), "next"]
+    for number, (_, answer, _, _) in solutions.items():
+        kept = dict(cells)[f"exercise-{number}-answer"]
+        assert "= ...\n" in kept and kept.endswith("\n# Write your code here.")
+        assert len(answer.partition("# solution\n")[2].strip()) > 10
+
+
+def test_writing_the_exercises_again_changes_only_an_answer_whose_source_has_changed(tmp_path):
+    original, path = all_chapters()[1], tmp_path / all_chapters()[1].name
+    shutil.copy(original, path)
+    write_exercises([path])
+    assert path.read_bytes() == original.read_bytes()
+    notebook = read(original)
+    notebook.cells[-2].source += "\n# older"
+    nbformat.write(notebook, path)
+    write_exercises([path])
+    cells = read(path).cells
+    assert cells[-2].source == read(original).cells[-2].source
+    assert cells[-2].outputs == [] and cells[-5].outputs != []
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (..., "Not answered yet.\n"),
+        (4, "Right.\n"),
+        (5, "Not yet: count again\n"),
+        ("four", "Not yet: count again (TypeError: can't multiply"),
+        (None, "Not yet: count again (TypeError: unsupported operand"),
+        (np.array([4, 4]), "Not yet: count again (ValueError: The truth value"),
+    ],
+)
+def test_a_check_says_one_line(answer, said, capsys):
+    check(answer, lambda number: number * 1.0 == 4, hint="count again")
+    printed = capsys.readouterr().out
+    assert printed.startswith(said) and printed.count("\n") == 1
+
+
+@each_chapter
+def test_every_solution_is_right_and_the_mistake_beside_it_is_not(path, smoke_run):
+    """In a chapter where somebody answers: first the mistake of the solutions, then right."""
+    cells = cells_of(smoke_run[0] / path.name)
+    for number in read_solutions(path.stem):
+        assert printed(cells[f"exercise-{number}-mistake-check"]).startswith("Not yet: "), number
+        assert printed(cells[f"exercise-{number}-check"]) == "Right.\n", number

@@ -1,28 +1,28 @@
-"""What chapter 07 teaches: a rare class, several labels, predictions for a file, a model on the Hub."""
+"""What chapter 07 teaches: a rare class, several labels, a model's folder and its way to the Hub."""
 
 import json
 import os
-import subprocess
-import sys
+import re
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from hub_stand_in import HubStandIn
-from lessons import rows_of, run_here
+from huggingface_hub import ModelCard
+from lessons import cells_of, chapter, make_here, rows_of, run_here, run_python
 from sklearn.metrics import f1_score
 from sklearn.utils.class_weight import compute_class_weight
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from benchmarks import roads
-from conftest import SMOKE
+from conftest import ROOT, SMOKE
 from helpers.batches import make_dataloader, to_model_inputs
 from helpers.evaluation import choose_thresholds, evaluate_model, predict
 from helpers.training import balance_weights, weighted_loss
-from suite.chapters import ROOT, all_chapters, lesson
 from suite.start import check_values
 
 pytestmark = pytest.mark.slow
@@ -30,7 +30,6 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def unbalanced(tmp_path):
-    """Settings of a file with 90 good reviews and 18 bad ones."""
     rows = [{"text": f"review number {n}, fine", "label": "good"} for n in range(90)]
     rows += [{"text": f"review number {n}, dull", "label": "bad"} for n in range(18)]
     pd.DataFrame(rows).to_csv(tmp_path / "reviews.csv", index=False)
@@ -56,10 +55,8 @@ def test_the_weights_are_those_of_scikit_learn_and_change_the_loss_alone():
 @pytest.mark.parametrize("road, number", [("model", "04"), ("trainer", "08")])
 def test_weights_reach_the_road_and_the_plain_loss_chooses_the_best_epoch(unbalanced, road, number):
     """With a loss that the frequent class has less of, the rare one becomes more probable."""
-    shares, plain = (
-        [],
-        replace(unbalanced, class_weights="none", run_dir=f"{unbalanced.run_dir}-no"),
-    )
+    shares, run_dir = [], f"{unbalanced.run_dir}-no"
+    plain = replace(unbalanced, class_weights="none", run_dir=run_dir)
     for settings in (plain, unbalanced):
         rows = to_model_inputs(rows_of(settings))["validation"]
         names = run_here(number, settings, until="save-model")
@@ -79,19 +76,14 @@ def test_weights_reach_the_road_and_the_plain_loss_chooses_the_best_epoch(unbala
 
 def test_weights_reach_keras(unbalanced, monkeypatch):
     keras = pytest.importorskip("helpers.keras_road").keras
-    given = {}
-
-    def fit(self, *args, **kwargs):
-        given.update(kwargs)
-        raise KeyboardInterrupt
-
+    fit = Mock(side_effect=KeyboardInterrupt)
     monkeypatch.setattr(keras.Model, "fit", fit)
     nothing = dict.fromkeys(roads.ROADS, {"losses": [0.0], "logits": [0.0]})
     monkeypatch.setattr(roads, "get_roads", lambda *arguments, **others: nothing)
     weights = balance_weights(rows_of(unbalanced)["train"]["label"][:], 2).tolist()
     with pytest.raises(KeyboardInterrupt):
         run_here("09", unbalanced)
-    assert given["class_weight"] == pytest.approx(dict(enumerate(weights)))
+    assert fit.call_args.kwargs["class_weight"] == pytest.approx(dict(enumerate(weights)))
 
 
 def test_the_thresholds_are_the_best_ones():
@@ -100,19 +92,17 @@ def test_the_thresholds_are_the_best_ones():
     probabilities = np.clip(truth * 0.2 + draw.random((200, 3)) * 0.35, 0, 1)
     thresholds = choose_thresholds(probabilities, truth)
     for label in (0, 1):
-        best = max(
+        chosen, half, *others = (
             f1_score(truth[:, label], probabilities[:, label] >= value)
-            for value in np.linspace(0, 1, 2001)
+            for value in (thresholds[label], 0.5, *np.linspace(0, 1, 2001))
         )
-        chosen = f1_score(truth[:, label], probabilities[:, label] >= thresholds[label])
-        assert chosen >= best - 1e-12
-        assert chosen > f1_score(truth[:, label], probabilities[:, label] >= 0.5)
+        assert chosen >= max(others) - 1e-12 and chosen > half
     assert thresholds[2] == 0.5
 
 
 def test_the_thresholds_of_the_chapter_come_from_validation_rows():
-    (chapter,) = [path for path in all_chapters() if path.stem.startswith("07")]
-    assert 'choose_thresholds(*answer(loaders["validation"]))' in lesson(chapter)["score-topics"]
+    cell = cells_of(chapter("07"))["score-topics"]
+    assert 'choose_thresholds(*answer(loaders["validation"]))' in cell.source
 
 
 # In a process of its own: huggingface_hub reads its variables when it starts.
@@ -133,12 +123,10 @@ def test_the_chapter_takes_an_own_file_and_puts_the_model_on_the_hub(tmp_path, l
     rows.to_csv(tmp_path / "mine.csv", index=False, encoding="utf-16")
     own = {"dataset_name": str(tmp_path / "mine.csv"), "text_column": "comment"}
     own |= {"label_column": "stars", "hub_model_id": "me/mine", "run_dir": str(tmp_path / "run")}
-    command = [sys.executable, "-c", CHAPTER, json.dumps({**SMOKE, **own})]
     with HubStandIn({}) as hub:
         environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_TOKEN": "hf_x"}
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        run_python("-c", CHAPTER, json.dumps({**SMOKE, **own}), env=environment)
         _, files = hub.repositories["models", "me/mine"].find("main")
         assert hub.private["models", "me/mine"]
     for name, content in files.items():
@@ -156,3 +144,48 @@ def test_the_chapter_takes_an_own_file_and_puts_the_model_on_the_hub(tmp_path, l
     assert predictions["review"][1] == "Boring, and far too long. 😴"
     assert set(predictions["label"].astype(str)) <= {"1", "2", "3"}
     assert predictions["confidence"].between(0.3, 1).all()
+
+
+FILMS = ["A wonderful film.", "Dull, badly acted and far too long."]
+
+
+def test_the_folder_of_a_model_is_all_that_it_needs_elsewhere(tmp_path, monkeypatch):
+    """Chapter 05 has it trained and evaluates it; nothing in the folder can run."""
+    make_here(monkeypatch)
+    run_here("05", check_values({**SMOKE, "run_dir": str(tmp_path)}))
+    folder = (tmp_path / "model").rename(tmp_path / "elsewhere")
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    inputs = AutoTokenizer.from_pretrained(folder)(FILMS, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        scores, numbers = model(**inputs).logits.softmax(dim=-1).max(dim=-1)
+    answers = pipeline("text-classification", model=str(folder))(FILMS)
+    names = ["negative", "positive"]
+    assert [answer["label"] for answer in answers] == [names[number] for number in numbers]
+    assert [answer["score"] for answer in answers] == pytest.approx(scores.tolist(), abs=1e-5)
+    suffixes = {path.suffix for path in folder.iterdir()}
+    assert suffixes <= {".json", ".safetensors", ".md", ".txt"}
+    measured = json.loads((tmp_path / "metrics.json").read_text())["05_evaluation"]
+    figures = json.loads((folder / "metrics.json").read_text())
+    assert figures["accuracy"] == measured["accuracy"]
+    stamp = json.loads((folder / "made_by.json").read_text())
+    assert stamp["versions"]["torch"] == torch.__version__
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.base_model == "sentence-transformers/all-MiniLM-L6-v2"
+    (accuracy,) = [one for one in card.data.eval_results if one.metric_type == "accuracy"]
+    assert accuracy.metric_value == round(measured["accuracy"], 4)
+    assert f"| num_train | {stamp['parameters']['num_train']} |" in card.text
+    assert_texts_of_any_length_are_classified(folder, card.text)
+
+
+def assert_texts_of_any_length_are_classified(folder, card):
+    """By the lines that card, README and chapter 05 give to copy, in a fresh process."""
+    cell = cells_of(chapter("05"))["read-padding"].source
+    asked = "print(json.dumps(classify(['word ' * 2000, '', 'fine'], truncation=True)))\n"
+    code = "import json\n"
+    for text in (card, (ROOT / "README.md").read_text(), cell):
+        (lines,) = re.findall(r"(?s)```python\n(from transformers import pipeline\n.*?)```", text)
+        code += re.sub(r'model="[^"]+"', f'model="{folder}"', lines) + asked
+    said = run_python("-c", code).stdout.splitlines()
+    answers = [json.loads(line) for line in said if line.startswith('[{"')]
+    one, two, three = (answer for answer in answers if len(answer) == 3)
+    assert one == two == three

@@ -2,6 +2,7 @@
 
 import io
 import json
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -21,19 +22,15 @@ SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "n
 SIZES |= {"intermediate_size": 64, "max_position_embeddings": 72, "embedding_size": 32}
 GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 70, "num_labels": 3}
 DISTILBERT = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64, "num_labels": 3}
+DISTILBERT |= {"max_position_embeddings": 70}
 
 
 def save_model(folder, tokenizer, kind="bert", **config):
-    """A model of random weights that classifies, and its tokenizer."""
-    sizes = {"gpt2": GPT2, "distilbert": DISTILBERT | {"max_position_embeddings": 70}}
-    sizes = {
-        "vocab_size": len(tokenizer),
-        "initializer_range": 0.5,
-        **sizes.get(kind, SIZES),
-        **config,
-    }
+    sizes = {"gpt2": GPT2, "distilbert": DISTILBERT}.get(kind, SIZES) | config
+    common = {"vocab_size": len(tokenizer), "initializer_range": 0.5}
     torch.manual_seed(0)
-    model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(kind, **sizes))
+    config = AutoConfig.for_model(kind, **common, **sizes)
+    model = AutoModelForSequenceClassification.from_config(config)
     model.save_pretrained(folder)
     tokenizer.model_max_length = 64
     tokenizer.save_pretrained(folder)
@@ -50,29 +47,33 @@ def expected(model, texts=TEXTS, **options):
     return pipeline("text-classification", model=model)(texts, truncation=True, **options)
 
 
-KINDS = ["bert", "roberta", "electra", "distilbert", "gpt2"]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_labels_and_probabilities_are_those_of_the_pipeline(kind, tokenizer, tmp_path):
-    """Whatever the architecture, and in batches although the pipeline reads one text at a time."""
-    model, file, output = save_model(tmp_path, tokenizer, kind), *named(tmp_path, "csv", "jsonl")
-    pd.DataFrame({"text": TEXTS}).to_csv(file, index=False)
-    assert predict_file(model, file, output, every=True)[:2] == (len(TEXTS), 0)
-    rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
-    answers = expected(model, top_k=None)
-    assert len({row["label"] for row in rows}) > 1
-    for row, scores in zip(rows, answers, strict=True):
-        best = max(scores, key=lambda score: score["score"])
-        assert row["label"] == best["label"]
-        assert row["confidence"] == pytest.approx(best["score"], abs=1e-5)
-        for score in scores:
-            found = row[f"probability_{score['label']}"]
-            assert found == pytest.approx(score["score"], abs=1e-5)
-
-
 def named(folder, *endings):
     return [folder / f"{number}.{ending}" for number, ending in enumerate(endings)]
+
+
+@pytest.fixture
+def file(tmp_path):
+    pd.DataFrame({"text": TEXTS}).to_csv(tmp_path / "texts.csv", index=False)
+    return tmp_path / "texts.csv"
+
+
+def rows_in(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "electra", "distilbert", "gpt2"])
+def test_labels_and_probabilities_are_those_of_the_pipeline(kind, tokenizer, file, tmp_path):
+    """Whatever the architecture, and in batches although the pipeline reads one text at a time."""
+    model, output = save_model(tmp_path, tokenizer, kind), tmp_path / "output.jsonl"
+    assert predict_file(model, file, output, every=True)[:2] == (len(TEXTS), 0)
+    rows = rows_in(output.read_text(encoding="utf-8"))
+    assert len({row["label"] for row in rows}) > 1
+    for row, scores in zip(rows, expected(model, top_k=None), strict=True):
+        best = max(scores, key=lambda score: score["score"])
+        wanted = {f"probability_{score['label']}": score["score"] for score in scores}
+        assert row.pop("label") == best["label"]
+        del row["text"]
+        assert row == pytest.approx(wanted | {"confidence": best["score"]}, abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "json", "jsonl", "parquet"])
@@ -101,8 +102,8 @@ def test_in_a_file_of_one_column_commas_are_part_of_a_text(model, tmp_path):
     file, output = named(tmp_path, "csv", "jsonl")
     file.write_text('text\nlovely soup, friendly\n"quoted, too"\nawful; wait\n')
     assert predict_file(model, file, output)[:2] == (3, 0)
-    rows = [json.loads(line)["text"] for line in output.read_text().splitlines()]
-    assert rows == ["lovely soup, friendly", "quoted, too", "awful; wait"]
+    rows = rows_in(output.read_text())
+    assert [row["text"] for row in rows] == ["lovely soup, friendly", "quoted, too", "awful; wait"]
 
 
 def test_an_encoding_can_be_said(model, tmp_path):
@@ -110,7 +111,7 @@ def test_an_encoding_can_be_said(model, tmp_path):
     file.write_bytes("text\n值得再来\n很难吃\n".encode("gb18030"))
     options = ["--encoding", "gb18030", "-o", str(output)]
     assert main(["predict", model, str(file), *options]) == 0
-    rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    rows = rows_in(output.read_text(encoding="utf-8"))
     assert [row["text"] for row in rows] == ["值得再来", "很难吃"]
     assert main(["predict", model, str(file), "--encoding", "gb18031", "-o", "-"]) == 1
 
@@ -120,7 +121,7 @@ def test_lines_come_in_and_go_out_as_json(model, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(lines))
     assert main(["predict", model, "-"]) == 0
     said = capsys.readouterr()
-    rows = [json.loads(line) for line in said.out.splitlines()]
+    rows = rows_in(said.out)
     assert [row["text"] for row in rows] == ["A joy.", "", "Dull"]
     first, _, last = (row["label"] for row in rows)
     assert [first, last] == [answer["label"] for answer in expected(model, ["A joy.", "Dull"])]
@@ -128,12 +129,11 @@ def test_lines_come_in_and_go_out_as_json(model, monkeypatch, capsys):
     assert said.err.splitlines()[-1].startswith("3 rows in ") and said.err.endswith("1 blank\n")
 
 
-def test_several_labels_take_the_thresholds_of_the_folder(tokenizer, tmp_path):
+def test_several_labels_take_the_thresholds_of_the_folder(tokenizer, file, tmp_path):
     names = dict(enumerate(["fun", "plot", "cast"]))
     config = {"id2label": names, "problem_type": "multi_label_classification"}
-    folder, (file, output, plain) = tmp_path / "model", named(tmp_path, "csv", "jsonl", "csv")
+    folder, (output, plain) = tmp_path / "model", named(tmp_path, "jsonl", "csv")
     model = save_model(folder, tokenizer, thresholds={"plot": 0.0, "cast": 1.1}, **config)
-    pd.DataFrame({"text": TEXTS}).to_csv(file, index=False)
     predict_file(model, file, output, every=True)
     predict_file(model, file, plain)
     rows = pd.read_json(output, lines=True)
@@ -150,30 +150,25 @@ def test_several_labels_take_the_thresholds_of_the_folder(tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize(("labels", "problem"), [(1, None), (1, "regression"), (3, "regression")])
-def test_scores_that_are_no_shares_are_those_of_the_pipeline(labels, problem, tokenizer, tmp_path):
-    model = save_model(tmp_path, tokenizer, num_labels=labels, problem_type=problem)
-    file, output = named(tmp_path, "csv", "csv")
-    pd.DataFrame({"text": TEXTS}).to_csv(file, index=False)
-    predict_file(model, file, output)
-    rows, answers = pd.read_csv(output), expected(model)
-    assert list(rows["label"]) == [answer["label"] for answer in answers]
-    scores = [answer["score"] for answer in answers]
-    assert list(rows["confidence"]) == pytest.approx(scores, abs=1e-5)
+def test_scores_that_are_no_shares_are_those_of_the_pipeline(labels, problem, tokenizer, file):
+    model = save_model(file.parent, tokenizer, num_labels=labels, problem_type=problem)
+    predict_file(model, file, file.with_name("output.csv"))
+    rows, answers = pd.read_csv(file.with_name("output.csv")), pd.DataFrame(expected(model))
+    assert list(rows["label"]) == list(answers["label"])
+    assert list(rows["confidence"]) == pytest.approx(list(answers["score"]), abs=1e-5)
 
 
-def test_texts_are_cut_as_in_training(tokenizer, tmp_path):
+def test_texts_are_cut_as_in_training_and_where_the_model_can_read_no_more(tokenizer, tmp_path):
     model = save_model(tmp_path, tokenizer)
-    (tmp_path / "made_by.json").write_text('{"parameters": {"max_length": 8}}')
-    assert predict.Classifier(model).max_length == 8
-    (tmp_path / "made_by.json").write_text('{"parameters": {"max_length": 500}}')
-    assert predict.Classifier(model).max_length == 72  # what the model can read
-    (tmp_path / "made_by.json").unlink()
     assert predict.Classifier(model).max_length == 64
+    for trained_with, length in ((8, 8), (500, 72)):
+        made_by = {"parameters": {"max_length": trained_with}}
+        (tmp_path / "made_by.json").write_text(json.dumps(made_by))
+        assert predict.Classifier(model).max_length == length
 
 
-def test_what_cannot_be_is_said_in_one_line_and_an_output_is_kept(model, tmp_path, capsys):
-    file, output, empty = named(tmp_path, "csv", "csv", "csv")
-    pd.DataFrame({"text": TEXTS[:2]}).to_csv(file, index=False)
+def test_what_cannot_be_is_said_in_one_line_and_an_output_is_kept(model, file, tmp_path, capsys):
+    output, empty = named(tmp_path, "csv", "csv")
     output.write_text("mine")
     empty.write_text("")
     (tmp_path / "lists.jsonl").write_text('{"text": ["a", "b"]}\n')
@@ -195,26 +190,17 @@ def test_what_cannot_be_is_said_in_one_line_and_an_output_is_kept(model, tmp_pat
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     assert output.read_text() == "mine"
     assert main(["predict", model, str(file), "-o", str(output), "--overwrite"]) == 0
-    assert len(pd.read_csv(output)) == 2
+    assert len(pd.read_csv(output)) == len(TEXTS)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
-def test_a_prediction_that_breaks_off_leaves_nothing_half(error, model, tmp_path, monkeypatch):
+def test_a_prediction_that_breaks_off_leaves_nothing_half(error, model, file, monkeypatch):
     monkeypatch.setattr(predict, "ROWS_A_WINDOW", 7)
-    file, output = named(tmp_path, "csv", "csv")
-    pd.DataFrame({"text": TEXTS}).to_csv(file, index=False)
-    answer, calls = predict.Classifier.answer, []
-
-    def break_off(*arguments):
-        calls.append(arguments)
-        if len(calls) == 3:
-            raise error
-        return answer(*arguments)
-
-    monkeypatch.setattr(predict.Classifier, "answer", break_off)
+    answers = [([""] * 7, np.zeros(7))] * 2
+    monkeypatch.setattr(predict.Classifier, "answer", Mock(side_effect=[*answers, error]))
     with pytest.raises(error):
-        predict_file(model, file, output)
-    assert list(tmp_path.iterdir()) == [file]
+        predict_file(model, file, file.with_name("output.csv"))
+    assert list(file.parent.iterdir()) == [file]
 
 
 def test_standard_input_that_is_no_text_is_refused(model, monkeypatch):

@@ -5,7 +5,6 @@ import re
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
-from pathlib import Path
 
 import nbformat
 import pytest
@@ -14,11 +13,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from maintenance.__main__ import lowest
-from suite.chapters import all_chapters
+from suite.chapters import ROOT, all_chapters
 from suite.settings import PARAMETERS
 from suite.start import check_values
 
-ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MAKEFILE = (ROOT / "Makefile").read_text()
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -56,7 +54,6 @@ def test_every_import_is_a_declared_dependency():
 
 
 def pins(lines):
-    """{name: version} of lines like those of constraints.txt."""
     found = [Requirement(line) for line in lines if line and not line.startswith("#")]
     return {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in found}
 
@@ -78,8 +75,7 @@ def test_the_lowest_versions_are_those_of_pyproject():
 
 
 def test_the_conda_environment_installs_the_project_and_lists_nothing_again():
-    dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    *conda, pip = dependencies
+    *conda, pip = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     assert [re.split("[=<>]", item)[0] for item in conda] == ["python", "pip"]
     assert pip["pip"][0] == "--extra-index-url https://download.pytorch.org/whl/cpu"
     assert pip["pip"][1:] == ["--constraint constraints.txt", "--editable .[keras,lab,test]"]
@@ -93,9 +89,7 @@ def test_parameter_files_are_accepted():
 def test_every_make_target_has_help_those_named_exist_and_ci_calls_every_kind_of_test():
     targets = re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE)
     assert targets == re.findall(r"^([a-z-]+):.*## \w", MAKEFILE, re.MULTILINE)
-    assert sorted(targets) == sorted(
-        re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[1].split()
-    )
+    assert sorted(targets) == sorted(re.search(r"(?m)^\.PHONY: (.*)$", MAKEFILE)[1].split())
     command = r"(?:`|^|run: |/usr/bin/time -v )make ([a-z-]+)"
     for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *CI]:
         named = re.findall(command, path.read_text(encoding="utf-8"), re.MULTILINE)
@@ -126,12 +120,11 @@ def test_docs_list_every_parameter_with_its_default_and_meaning():
         assert f"\n| `{name}` | `{parameter.default}` | {meaning}{range_} |\n" in page
 
 
+@pytest.fixture
+def one_process(request, worker_id):
+    return worker_id == "master" or request.node.nodeid.endswith("@one_process")
+
+
 def test_tests_that_share_a_long_run_share_a_process(one_process):
     """pytest 9.2 with pytest-xdist 3.8 spreads them over all processes, and says nothing."""
     assert one_process
-
-
-@pytest.fixture
-def one_process(request, worker_id):
-    """Whether pytest-xdist has put the group of this test into its name."""
-    return worker_id == "master" or request.node.nodeid.endswith("@one_process")

@@ -30,17 +30,13 @@ NUM_STEPS = 20
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
-    """The default model in small batches of short texts, with a run folder of its own.
-
-    Chapters 08 and 09 compare the roads with the default sizes.
-    """
+    """The default model in small batches of short texts; chapters 08 and 09 take the default sizes."""
     sizes = {"num_train": 8 * NUM_STEPS, "batch_size": 8, "max_length": 32, "device": "cpu"}
     return replace(Settings(), **sizes, run_dir=str(tmp_path_factory.mktemp("roads")))
 
 
 @pytest.fixture(scope="module")
 def measured(settings):
-    """All three roads, 20 steps each."""
     return roads.measure_roads(settings, roads.ROADS, NUM_STEPS)
 
 
@@ -106,13 +102,6 @@ def test_what_was_measured_is_taken_from_the_run_folder_if_the_settings_are_the_
     assert asked == [(["Keras"], 0), (["Trainer"], 0), (["Trainer"], 1)]
 
 
-def test_a_road_that_fails_says_why(settings):
-    rows_of(settings)
-    said = "measure_road .*PyTorch.* ended with 1:(?s:.*)device 'cuda:7'"
-    with pytest.raises(RuntimeError, match=said):
-        roads.measure_roads(replace(settings, device="cuda:7"), ["PyTorch"], 1)
-
-
 def test_the_mean_accuracies_lie_within_one_and_a_half_points_and_stand_on_the_page():
     """With the chapters' own settings, as `make accuracies` measured them."""
     measured = json.loads(roads.ACCURACIES.read_text(encoding="utf-8"))
@@ -136,15 +125,13 @@ def test_the_mean_accuracies_lie_within_one_and_a_half_points_and_stand_on_the_p
 
 def test_the_accuracy_of_each_road_is_that_of_its_chapter(smoke_run):
     """Without a second training: each chapter left its model."""
-    folder, _, _ = smoke_run
+    folder, _ = smoke_run
     settings = check_values({**SMOKE, "run_dir": str(folder)})
     metrics = json.loads((folder / "metrics.json").read_text())
-    for road, chapter, name in (
-        ("PyTorch", "05_evaluation", "accuracy"),
-        ("Trainer", "08_trainer", "trainer_accuracy"),
-        ("Keras", "09_keras", "keras_accuracy"),
-    ):
-        assert roads.accuracy_of(road, settings) == pytest.approx(metrics[chapter][name], abs=0.04)
+    figures = metrics["09_keras"] | metrics["08_trainer"] | metrics["05_evaluation"]
+    names = {"PyTorch": "accuracy", "Trainer": "trainer_accuracy", "Keras": "keras_accuracy"}
+    for road, name in names.items():
+        assert roads.accuracy_of(road, settings) == pytest.approx(figures[name], abs=0.04)
 
 
 @pytest.mark.parametrize("num_warmup_steps", [0, 1, 4])

@@ -1,16 +1,31 @@
-"""What lies in a run folder is whole, and belongs to known settings."""
+"""What lies in a run folder is whole, belongs to known settings, and is made by one run at a time."""
 
 import errno
-import json
+import os
+import re
 import shutil
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import nbformat
 import pytest
+from lessons import cells_of, printed
 
+from conftest import SMOKE
 from suite import chapters
+from suite.chapters import ROOT
 from suite.errors import UserError
-from suite.runs import is_made_by, made_by, new_folder, record_metrics, run_folder, show_figures
+from suite.runs import (
+    HELD,
+    is_made_by,
+    locked,
+    made_by,
+    new_folder,
+    run_folder,
+    show_figures,
+)
 from suite.settings import Settings
 
 
@@ -63,9 +78,10 @@ def test_a_failure_leaves_the_old_folder_and_no_rest(settings, tmp_path):
     for text in ("old", "new"):
         with new_folder(settings, "model") as folder:
             (folder / "weights").write_text(text)
-    with pytest.raises(ZeroDivisionError), new_folder(settings, "model") as folder:
-        (folder / "weights").write_text("half")
-        raise ZeroDivisionError
+    for error in (ZeroDivisionError, KeyboardInterrupt):
+        with pytest.raises(error), new_folder(settings, "model") as folder:
+            (folder / "weights").write_text("half")
+            raise error
     assert (tmp_path / "model" / "weights").read_text() == "new"
     assert sorted(path.name for path in tmp_path.iterdir()) == [".model.lock", "model"]
 
@@ -106,18 +122,93 @@ def test_code_makes_stale_what_it_decides(tmp_path, monkeypatch, file, cell_id, 
     assert [name for name in before if made_by(Settings(), name) != before[name]] == stale.split()
 
 
-def test_metrics_of_chapters_stand_side_by_side(settings, tmp_path):
-    record_metrics(settings, "01_first", rows=3)
-    record_metrics(settings, "02_second", accuracy=0.5)
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert metrics["01_first"]["rows"] == 3 and metrics["02_second"]["accuracy"] == 0.5
-    assert metrics["01_first"]["peak_memory_mib"] > 10
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == [".metrics.json.lock", "metrics.json"]
-
-
 def test_a_figure_outside_its_interval_stops_a_default_run(settings, capsys):
     with pytest.raises(AssertionError, match="accuracy is 0.5000, outside the measured interval"):
         show_figures(settings, accuracy=0.5)
     show_figures(replace(settings, num_epochs=1), accuracy=0.5)
     assert capsys.readouterr().out.splitlines()[-1] == "accuracy ≈ 0.500"
+
+
+FIGURES = {
+    "05_evaluation": ["show-metrics", "compare-baselines", "score-classes"],
+    "08_trainer": ["show-accuracy", "compare-accuracy"],
+}
+
+
+def start(chapter, seed, model, run_dir, out, home):
+    command = [sys.executable, "-m", "papermill", f"notebooks/{chapter}.ipynb", str(out)]
+    values = {**SMOKE, "seed": seed, "model_name": model, "run_dir": str(run_dir)}
+    command += [str(word) for pair in values.items() for word in ("-p", *pair)]
+    environment = {**os.environ, "HF_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
+
+
+def figures(process, chapter, out):
+    """What the cells with figures of training printed."""
+    said, _ = process.communicate(timeout=500)
+    assert process.returncode == 0, said[-3000:]
+    texts = [printed(cells_of(out)[name]) for name in FIGURES[chapter]]
+    assert all("≈" in text for text in texts)
+    return texts
+
+
+@pytest.mark.long
+def test_four_runs_at_once_end_as_if_each_were_alone(tiny_model, tmp_path, loopback):
+    """One run folder, and a cache that is empty at first; two of the runs have the same settings."""
+    runs = [("05_evaluation", 1), ("05_evaluation", 1), ("05_evaluation", 2), ("08_trainer", 3)]
+    shared, home = tmp_path / "run", tmp_path / "home"
+    started = []
+    for number, run in enumerate(runs):
+        out = tmp_path / f"{number}.ipynb"
+        started.append((start(*run, tiny_model, shared, out, home), run[0], out))
+    together = [figures(*one) for one in started]
+    for number in (1, 2, 3):
+        out = tmp_path / f"alone-{number}.ipynb"
+        process = start(*runs[number], tiny_model, tmp_path / f"run-{number}", out, home)
+        assert figures(process, runs[number][0], out) == together[number]
+    assert together[0] == together[1]
+    names = (path.name for path in shared.iterdir())
+    assert [name for name in names if re.match(r"checkpoints|\.(?!.*\.lock$)", name)] == []
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from suite import runs
+
+folder, seconds, runs.PATIENCE = Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
+with runs.locked(folder):
+    print("held", flush=True)
+    time.sleep(seconds)
+"""
+
+
+def hold(folder, seconds, patience):
+    command = [sys.executable, "-c", HOLD, str(folder), str(seconds), str(patience)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_run_waits_for_another_and_a_killed_one_is_not_waited_for(tmp_path):
+    """A short wait is not worth a word."""
+    holder = hold(tmp_path / "model", seconds=600, patience=60)
+    assert holder.stdout.readline() == "held\n"
+    patient, waiter = (hold(tmp_path / "model", 0, patience) for patience in (60, 0.2))
+    waiting = "Another run works on model of the same run_dir: waiting for it.\n"
+    assert waiter.stdout.readline() == waiting
+    time.sleep(2)
+    assert patient.poll() is None
+    holder.kill()
+    holder.communicate()
+    assert [process.communicate()[0] for process in (patient, waiter)] == ["held\n", "held\n"]
+
+
+def test_who_holds_a_lock_holds_it_for_itself_and_its_children(tmp_path, monkeypatch):
+    settings = replace(Settings(), run_dir=str(tmp_path))
+    with locked(tmp_path / "model"):
+        with new_folder(settings, "model") as folder:
+            (folder / "weights").write_text("1")
+        monkeypatch.setenv(HELD, os.pathsep.join([str(tmp_path / "data"), str(tmp_path / "model")]))
+        child = hold(tmp_path / "model", seconds=0, patience=60)
+        assert child.communicate()[0] == "held\n"
+    assert (tmp_path / "model" / "weights").read_text() == "1"

@@ -11,17 +11,13 @@ from transformers import BertConfig, BertForSequenceClassification
 from helpers import speed
 
 
-def tiny_bert(dropout=0.0):
+@pytest.fixture
+def model():
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
     config = BertConfig(vocab_size=99, intermediate_size=64, num_labels=3, **sizes)
-    config.hidden_dropout_prob, config.attention_probs_dropout_prob = dropout, 0.0
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
     return BertForSequenceClassification(config)
-
-
-@pytest.fixture
-def model():
-    return tiny_bert()
 
 
 def batch(texts=4, tokens=11, padding=5):
@@ -37,10 +33,9 @@ def test_reading_the_first_token_only_changes_nothing(model, padding, training, 
     """Neither logits nor gradients, and what is saved afterwards is an ordinary BERT."""
     model.train(training)
     names = list(model.state_dict())
-    expected = model(**batch(padding=padding))
+    whole = copy.deepcopy(model)
+    expected = whole(**batch(padding=padding))
     expected.loss.backward()
-    gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
-    model.zero_grad()
     speed.read_first_token_only(model)
     assert list(model.state_dict()) == names
     assert model.bert.encoder.layer[-1].training == training
@@ -50,8 +45,8 @@ def test_reading_the_first_token_only_changes_nothing(model, padding, training, 
     loaded = BertForSequenceClassification.from_pretrained(tmp_path).eval()
     for found in outputs, loaded(**batch(padding=padding)):
         torch.testing.assert_close(found.logits, expected.logits, rtol=0, atol=1e-6)
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.grad, gradients[name], rtol=0, atol=1e-6, msg=name)
+    gradients, wanted = ({n: p.grad for n, p in m.named_parameters()} for m in (model, whole))
+    torch.testing.assert_close(gradients, wanted, rtol=0, atol=1e-6)
 
 
 def test_the_flops_are_those_that_torch_counts(model):
@@ -62,12 +57,10 @@ def test_the_flops_are_those_that_torch_counts(model):
     assert counter.get_total_flops() == 2 * speed.training_flops(model.config, 13)
 
 
+@pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="no /proc/cpuinfo")
 def test_bf16_is_used_where_the_processor_has_instructions_for_it(monkeypatch):
     """Linux lists them; where there are none, torch would imitate them, slowly."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.is_file():
-        pytest.skip("no /proc/cpuinfo")
-    flags = set(cpuinfo.read_text().split())
+    flags = set(Path("/proc/cpuinfo").read_text().split())
     assert speed.has_fast_bf16(torch.device("cpu")) == bool({"avx512_bf16", "amx_bf16"} & flags)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True})
     assert not speed.has_fast_bf16(torch.device("cpu"))
@@ -101,9 +94,10 @@ def test_what_stays_float32_within_autocast(model, monkeypatch):
     assert kinds[2 * layers :] == [torch.float32] * 2 * layers
 
 
-def test_without_dropout_training_computes_what_evaluation_does():
-    model = tiny_bert(dropout=0.5)
+def test_without_dropout_training_computes_what_evaluation_does(model):
     expected = model.eval()(**batch()).logits
+    for layer in (layer for layer in model.modules() if isinstance(layer, torch.nn.Dropout)):
+        layer.p = 0.5
     assert not torch.equal(model.train()(**batch()).logits, expected)
     speed.switch_dropout_off(model)
     assert torch.equal(model(**batch()).logits, expected)
@@ -139,22 +133,21 @@ def test_training_the_used_tokens_only_gives_the_same_weights(model, tmp_path):
     torch.testing.assert_close(loaded.state_dict(), other.state_dict(), rtol=0, atol=0)
 
 
-def lengths(rows):
-    return torch.randint(3, 60, (rows,), generator=torch.Generator().manual_seed(0)).tolist()
+LENGTHS = torch.randint(3, 60, (500,), generator=torch.Generator().manual_seed(0)).tolist()
 
 
 def sampler(rows, max_tokens, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return speed.TokenBatchSampler(lengths(rows), max_tokens, generator)
+    return speed.TokenBatchSampler(LENGTHS[:rows], max_tokens, generator)
 
 
 @pytest.mark.parametrize(("rows", "max_tokens"), [(500, 256), (7, 60), (1, 60), (50, 10)])
 def test_token_batches_hold_every_row_once_and_no_more_tokens_than_asked(rows, max_tokens):
-    size, batches = lengths(rows), list(sampler(rows, max_tokens))
+    batches = list(sampler(rows, max_tokens))
     assert len(sampler(rows, max_tokens)) == len(batches)
-    assert sorted(row for chosen in batches for row in chosen) == list(range(rows))
+    assert sorted(sum(batches, [])) == list(range(rows))
     for chosen in batches:
-        tokens = len(chosen) * max(size[row] for row in chosen)
+        tokens = len(chosen) * max(LENGTHS[row] for row in chosen)
         assert tokens <= max_tokens or len(chosen) == 1
 
 

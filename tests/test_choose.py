@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from lessons import make_here, rows_of, run_here, train
@@ -13,6 +15,7 @@ from benchmarks import budget
 from helpers.speed import switch_dropout_off
 from helpers.training import parts_of, stops_early
 from suite.checkpoints import Checkpoints
+from suite.runs import EXPECTED
 from suite.settings import Settings
 from suite.start import check_values
 
@@ -150,3 +153,46 @@ def test_the_kept_results_are_those_of_the_default_data():
     found = {(method, n) for method, sizes in results["points"].items() for n in sizes}
     assert found == wanted
     assert set(results["curves"]) == set(budget.CURVES)
+
+
+def test_what_chapter_6_says_of_the_kept_results():
+    """Sentences of the cells `read-methods`, `read-readings` and `read-curves`."""
+    results = budget.measured(Settings(run_dir="runs/nothing-there"))
+
+    def figures(method, n, name="accuracy"):
+        draws = results["points"][method][str(n)]
+        return np.array([draws[draw][name] for draw in sorted(draws)])
+
+    def gap(one, other, n):
+        """The difference of two methods, and its standard error as chapter 6 works it out."""
+        values = [figures(one, n), figures(other, n)]
+        counting = sum(v.mean() * (1 - v.mean()) for v in values) / results["test_rows"]
+        spread = sum(v.var(ddof=1) / len(v) for v in values if len(v) > 1)
+        return values[0].mean() - values[1].mean(), (counting + spread) ** 0.5
+
+    for n in (50, 100, 300, 1000, 3000, 6162):
+        difference, error = gap("full", "TF-IDF", n)
+        assert difference > 2 * error
+        if n >= 300:
+            assert all(figures("full", n) > figures("frozen", n))
+        if n <= 1000:
+            assert all(figures("full", n) > figures("LoRA", n))
+    for n in (50, 100):
+        difference, error = gap("full", "frozen", n)
+        assert abs(difference) < 2 * error and figures("frozen", n, "seconds").mean() < 2
+    shares = [figures("LoRA", 1000, name).mean() / figures("full", 1000, name).mean()
+              for name in ("seconds", "peak_memory_mib")]  # fmt: skip
+    assert 0.75 < shares[0] < 0.85 and 0.9 < shares[1] < 1
+    assert 0.045 < figures("full", 6162).mean() - figures("full", 1000).mean() < 0.055
+    difference, error = gap("full, mean of tokens", "full", 1000)
+    assert abs(difference) < 2 * error
+    frozen = [json.loads(EXPECTED.read_text())["figures"][f"frozen_{name}"]["values"]
+              for name in ("mean_of_tokens", "first_token")]  # fmt: skip
+    assert all(mean > first for mean, first in zip(*frozen, strict=True))
+
+    curves = {name: np.array(curve["losses"]) for name, curve in results["curves"].items()}
+    guessing = math.log(2)
+    assert curves["healthy"][-1, 0] < 0.2 and curves["healthy"][:, 1].min() < 0.6
+    assert abs(curves["underfit"] - guessing).max() < 0.01
+    assert curves["overfit"][-1, 0] < 0.05 and curves["overfit"][-1, 1] > 1
+    assert curves["diverged"].min() > guessing

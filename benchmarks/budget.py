@@ -29,6 +29,8 @@ LEAST_STEPS = 100  # few rows need more passes than three
 LORA_RATE = 10  # times the learning rate of the others: its matrices start at zero
 # Learning rate and epochs, each from 300 rows.
 CURVES = {"healthy": (1e-4, 4), "underfit": (3e-6, 4), "overfit": (3e-4, 10), "diverged": (0.03, 4)}
+# Learning rates, three seeds each, under the conditions of the first curve.
+RATES = (1e-5, 1e-4, 1e-3)
 ONE_CORE = {"OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
 
 
@@ -181,14 +183,14 @@ def mean_of_tokens(model):
     return MeanOfTokens()
 
 
-def measure_curve(name, settings):
-    """Return the losses of one of `CURVES`, [training, validation] of each epoch."""
+def measure_curve(learning_rate, num_epochs, seed, settings):
+    """Train on 300 rows; return the losses, [training, validation] of each epoch, and what led to them."""
     from helpers.training import load_model
 
-    learning_rate, num_epochs = CURVES[name]
     changed = {"learning_rate": learning_rate, "num_epochs": num_epochs}
     settings = replace(Settings(**settings), **changed)
     dataset = tokenized_rows(settings)
+    settings = replace(settings, seed=seed)
     dataset["train"] = dataset["train"].select(range(min(300, len(dataset["train"]))))
     class_label = dataset["train"].features["label"]
     model = load_model(settings.model_name, class_label, 0.0, settings.seed)
@@ -204,27 +206,32 @@ def measure(settings, file, jobs):
     if kept.get("of") == same(settings):
         results |= kept
     results |= {"of": same(settings), "test_rows": settings.num_test}
-    curves, found = results.setdefault("curves", {}), results.setdefault("points", {})
-    todo = [("curve", name) for name in CURVES if name not in curves]
-    todo += [run for run in points(settings) if str(run[2]) not in _draws(found, *run[:2])]
+    curves = {name: (*how, settings.seed) for name, how in CURVES.items()}
+    curves |= {f"{r:.0e}, seed {seed}": (r, 4, seed) for r in RATES for seed in range(3)}
+    todo = [("curves", name) for name in curves]
+    todo += [("points", *map(str, run)) for run in points(settings)]
 
-    def child(run):
-        name = "measure_curve" if run[0] == "curve" else "measure_point"
-        arguments = (*run[run[0] == "curve" :], asdict(settings))
-        return run, run_child(f"benchmarks.budget:{name}", *arguments, environment=ONE_CORE)
+    def child(place):
+        if place[0] == "curves":
+            name, arguments = "measure_curve", curves[place[1]]
+        else:
+            name, arguments = "measure_point", (place[1], int(place[2]), int(place[3]))
+        name, arguments = f"benchmarks.budget:{name}", (*arguments, asdict(settings))
+        return place, run_child(name, *arguments, environment=ONE_CORE)
 
     with ThreadPool(jobs) as pool:
-        for run, figures in pool.imap_unordered(child, todo):
-            print(*run, figures, flush=True)
-            if run[0] == "curve":
-                curves[run[1]] = figures
-            else:
-                _draws(found, *run[:2])[str(run[2])] = figures
+        todo = [place for place in todo if place[-1] not in _part(results, place)]
+        for place, figures in pool.imap_unordered(child, todo):
+            print(*place, figures, flush=True)
+            _part(results, place)[place[-1]] = figures
             write_json(file, results)
 
 
-def _draws(found, method, num_rows):
-    return found.setdefault(method, {}).setdefault(str(num_rows), {})
+def _part(results, place):
+    """The dictionary of the results that holds the last key of a place, made if it is not there."""
+    for key in place[:-1]:
+        results = results.setdefault(key, {})
+    return results
 
 
 def main():

@@ -55,7 +55,7 @@ NAMES = {
     "trainer": "`Trainer`, defaults",
     "trainer_tuned": "`Trainer`, tuned",
     "keras": "Keras, chapter 9",
-    "ours": "ours, chapter 10",
+    "ours": "ours, chapters 10 and 14",
 }
 # On average: our batches hold as many tokens as this many texts of mean length.
 TEXTS_A_STEP = {"cpu": 16, "cuda": 64}

@@ -14,8 +14,9 @@ from time import process_time
 from benchmarks.bench import machine
 from benchmarks.child import run_child
 from benchmarks.roads import tokenized_rows
+from suite.errors import UserError
 from suite.runs import peak_memory_mib, read_metrics, run_folder, write_json
-from suite.settings import PARAMETERS, Settings
+from suite.settings import Settings
 from suite.start import check_values
 
 RESULTS = Path(__file__).with_name("results") / "budget.json"
@@ -236,16 +237,19 @@ def _part(results, place):
 
 def main():
     """Command line."""
+    from suite.runner import read_pairs  # heavy, and the chapter imports this module
+
     parser = argparse.ArgumentParser(prog="python -m benchmarks.budget", description=__doc__)
     parser.add_argument(
         "-p", action="append", default=[], metavar="NAME=VALUE", help="a parameter, for your data"
     )
     parser.add_argument("--jobs", type=int, default=2, help="points at a time; default 2")
     options = parser.parse_args()
-    given = dict(pair.split("=", 1) for pair in options.p)
-    values = {name: PARAMETERS[name].type(value) for name, value in given.items()}
-    settings = check_values(values) if values else DEFAULT
-    file = run_folder(settings) / "budget.json" if values else RESULTS
+    try:
+        settings = check_values(read_pairs(options.p)) if options.p else DEFAULT
+    except UserError as error:
+        parser.error(str(error))
+    file = run_folder(settings) / "budget.json" if options.p else RESULTS
     measure(settings, file, options.jobs)
 
 

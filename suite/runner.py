@@ -240,7 +240,13 @@ def _read_parameters(arguments):
         values["run_dir"] = f"runs/{name}"
     else:
         values.setdefault("run_dir", f"runs/{Path(arguments.f).stem if arguments.f else 'default'}")
-    for pair in arguments.p:
+    return named_as_now(values) | read_pairs(arguments.p)
+
+
+def read_pairs(pairs):
+    """Return {name: value} of words such as "num_train=200"; ParameterError if one is no such word."""
+    values = {}
+    for pair in pairs:
         name, sign, text = pair.partition("=")
         if not sign:
             raise ParameterError(f"-p {pair} gives no value; write -p {pair}=VALUE")

@@ -95,6 +95,6 @@ def token_counts(rows):
 def longest_first(rows):
     """Return tokenized rows in the order of their lengths, the longest first.
 
-    Batches of rows in this order hold hardly any padding.
+    Batches of neighbours in this order hold less padding.
     """
     return rows.select(np.argsort(-token_counts(rows), kind="stable"))

@@ -43,7 +43,7 @@ def load_model(model_name, class_label, attention_dropout, seed):
 
 
 def parameter_groups(model, weight_decay):
-    """Split the parameters in two groups: matrices decay, biases and norms (one axis) do not."""
+    """Split the weights in two groups: matrices decay, biases and layer norms (one axis) do not."""
     groups = {True: [], False: []}
     for name, parameter in model.named_parameters():
         groups[parameter.ndim > 1 and "bias" not in name].append(parameter)

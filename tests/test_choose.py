@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from lessons import make_here, rows_of, run_here, train
+from lessons import chapter, make_here, prose, rows_of, run_here, train
 from transformers import Trainer
 
 from benchmarks import budget
+from benchmarks.roads import ACCURACIES
 from helpers.speed import switch_dropout_off
 from helpers.training import parts_of, stops_early
 from suite.checkpoints import Checkpoints
@@ -193,6 +194,10 @@ def test_what_chapter_6_says_of_the_kept_results():
     mean = figures("full", 1000).mean()
     assert round(gap("full, mean of tokens", "full", 1000)[0], 2) == 0.01
     assert round((mean * (1 - mean) / results["test_rows"]) ** 0.5, 2) == 0.01
+    difference, error = gap("full, mean of tokens", "full", 1000)
+    assert abs(difference) < 2 * error
+    of_the_loop = json.loads(ACCURACIES.read_text(encoding="utf-8"))["means"]["PyTorch"]
+    assert f"has {mean:.3f} here and the loop {of_the_loop:.3f} in" in prose(chapter("06"))
     frozen = [json.loads(EXPECTED.read_text())["figures"][f"frozen_{name}"]["values"]
               for name in ("mean_of_tokens", "first_token")]  # fmt: skip
     assert all(mean > first for mean, first in zip(*frozen, strict=True))

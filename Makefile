@@ -21,7 +21,7 @@ PYTEST := $(ONE_CORE) $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup 
 SHORT := not long and not browser
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet --constraint $(CONSTRAINTS)
 
-.PHONY: help setup run check test test-long test-browser lowest lab site lint refresh ranges accuracies budget overhead helpers exercises links bench bench-gpu bench-data bench-predict clean
+.PHONY: help setup run check test test-long test-browser lowest lab site lint refresh ranges accuracies budget overhead helpers exercises links bench bench-gpu bench-data bench-predict bench-ship clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -123,6 +123,9 @@ bench-data: $(READY) ## prepare 650,000 reviews: rate, memory, after a kill, a s
 
 bench-predict: $(READY) ## finetuning predict against the pipeline of transformers: speed, labels, memory
 	$(BIN)/python -m benchmarks.predict $(ARGS)
+
+bench-ship: $(READY) ## ONNX and int8 of chapter 12 against torch: size, latency, rate, labels
+	$(BIN)/python -m benchmarks.ship $(ARGS)
 
 clean: ## remove what was set up and made: .venv, .venv-lowest and runs
 	rm -rf $(VENV) $(LOWEST) runs

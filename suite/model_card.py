@@ -4,6 +4,7 @@ import html
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from scipy.stats import binomtest
 
 from suite.names import PACKAGED_DATASETS, PACKAGED_MODELS, split_hub_name
 from suite.runs import is_made_by, locked, made_by, write_json
@@ -36,6 +37,8 @@ def write_model_card(folder, settings, figures, classes):
         ],
     )
     stamp = made_by(settings, "model")
+    num_test = sum(texts for *_, texts in classes)
+    test = binomtest(round(figures["accuracy"] * num_test), num_test)
     # A local model or data set goes by its last name, not by its path.
     shown = {"model_name": model or Path(settings.model_name).name, "dataset_name": data or own}
     parameters = {name: _plain(value) for name, value in (stamp["parameters"] | shown).items()}
@@ -47,8 +50,9 @@ def write_model_card(folder, settings, figures, classes):
         data=parameters["dataset_name"],
         names=[_plain(name) for name, *_ in classes],
         classes=[(_plain(name), *scores) for name, *scores in classes],
-        num_test=settings.num_test,
+        num_test=num_test,
         figures=figures,
+        interval=test.proportion_ci(0.95, method="wilson"),
         parameters=parameters,
         versions=stamp["versions"],
     )

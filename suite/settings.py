@@ -83,7 +83,7 @@ class Settings:
     )
     seed: int = _parameter("rows", 42, "seed of everything random", 0, 2**32 - 1)
     hub_model_id: str = _parameter(
-        "nothing", "none", "owner/name on the Hub that chapter 7 pushes the model to, or 'none'"
+        "nothing", "none", "owner/name on the Hub that chapter 12 pushes the model to, or 'none'"
     )
     run_dir: str = _parameter(
         "nothing", "runs/default", "folder for results, seen from the project's root"

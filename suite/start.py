@@ -179,5 +179,8 @@ def _quiet_libraries():
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_MININTERVAL", "1")
     warnings.filterwarnings("ignore", message="IProgress not found")
+    # torch 2.13 says these of its own export to ONNX.
+    os.environ.setdefault("TORCH_LOGS", "-onnx")
+    warnings.filterwarnings("ignore", message="`isinstance.treespec, LeafSpec.` is deprecated")
     # PEFT 0.21 asks transformers 5.23 for it by its old name.
     warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated")

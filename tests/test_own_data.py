@@ -1,7 +1,6 @@
 """What chapter 07 teaches: a rare class, several labels, a model's folder and its way to the Hub."""
 
 import json
-import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hub_stand_in import HubStandIn
 from huggingface_hub import ModelCard
 from lessons import cells_of, chapter, make_here, rows_of, run_here, run_python
 from sklearn.metrics import f1_score
@@ -105,40 +103,17 @@ def test_the_thresholds_of_the_chapter_come_from_validation_rows():
     assert 'choose_thresholds(*answer(loaders["validation"]))' in cell.source
 
 
-# In a process of its own: huggingface_hub reads its variables when it starts.
-CHAPTER = """
-import json, sys
-from pytest import MonkeyPatch
-from lessons import make_here, run_here
-from suite.start import check_values
-make_here(MonkeyPatch())
-run_here("07", check_values(json.loads(sys.argv[1])))
-"""
 TEXTS = ["عمل رائع جدا", "Great 😀 film", "Ganz nett", 'He said "no",\nand left.', "سيئ", "Dull"]
 
 
-def test_the_chapter_takes_an_own_file_and_puts_the_model_on_the_hub(tmp_path, loopback):
+def test_the_chapter_takes_an_own_file(tmp_path, monkeypatch):
     comments = [f"{text} {n}" for n in range(40) for text in TEXTS]
     rows = pd.DataFrame({"comment": comments, "stars": [1, 2, 3, 3, 3, 1] * 40})
     rows.to_csv(tmp_path / "mine.csv", index=False, encoding="utf-16")
     own = {"dataset_name": str(tmp_path / "mine.csv"), "text_column": "comment"}
-    own |= {"label_column": "stars", "hub_model_id": "me/mine", "run_dir": str(tmp_path / "run")}
-    with HubStandIn({}) as hub:
-        environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_TOKEN": "hf_x"}
-        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-        run_python("-c", CHAPTER, json.dumps({**SMOKE, **own}), env=environment)
-        _, files = hub.repositories["models", "me/mine"].find("main")
-        assert hub.private["models", "me/mine"]
-    for name, content in files.items():
-        (tmp_path / name).write_bytes(content)
-    logits = []
-    for folder in (tmp_path, tmp_path / "run" / "balanced" / "model"):
-        inputs = AutoTokenizer.from_pretrained(folder)("A film.", return_tensors="pt")
-        logits.append(AutoModelForSequenceClassification.from_pretrained(folder)(**inputs).logits)
-    assert torch.equal(*logits)
-    card = files["README.md"].decode()
-    assert "| class | precision | recall | F1 | texts |" in card and "mine.csv" in card
-    assert not any(str(tmp_path).encode() in content for content in files.values())
+    own |= {"label_column": "stars", "run_dir": str(tmp_path / "run")}
+    make_here(monkeypatch)
+    run_here("07", check_values({**SMOKE, **own}))
     predictions = pd.read_csv(tmp_path / "run" / "predictions.csv")
     assert list(predictions) == ["id", "review", "label", "confidence"]
     assert predictions["review"][1] == "Boring, and far too long. 😴"

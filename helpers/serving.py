@@ -28,7 +28,9 @@ class OnnxClassifier:
         inputs = {"input_ids": [one.ids for one in encoded]}
         inputs["attention_mask"] = [one.attention_mask for one in encoded]
         inputs["token_type_ids"] = [one.type_ids for one in encoded]
-        wanted = {one.name: np.array(inputs[one.name]) for one in self.session.get_inputs()}
-        logits = np.array(self.session.run(["logits"], wanted)[0])
+        wanted = [one.name for one in self.session.get_inputs()]
+        arrays = {name: np.array(inputs[name], dtype=np.int64) for name in wanted}
+        logits = np.array(self.session.run(["logits"], arrays)[0])
         scores = np.exp(logits - logits.max(axis=1)[:, None])
-        return [self.names[n] for n in logits.argmax(axis=1)], 1 / scores.sum(axis=1)
+        names = [self.names[number] for number in logits.argmax(axis=1)]
+        return names, scores.max(axis=1) / scores.sum(axis=1)

@@ -14,14 +14,19 @@ from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 def export_onnx(model, tokenizer, file):
     """Write a classifier that lies on the processor as ONNX, for batches of any size and length.
 
-    Its inputs are those of the tokenizer's that the model knows, its output the logits.
+    Inputs: what the tokenizer gives and the model takes. Output: the logits. The model is in
+    evaluation mode; its config says afterwards that it keeps no cache.
     """
     tokens = tokenizer(["a text", "a longer text"], padding=True, return_tensors="pt")
     sample = {name: tokens[name] for name in tokens if name in signature(model.forward).parameters}
     sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    shapes = dict.fromkeys(sample, sizes)
+    model.config.use_cache = False  # decoders would return their cache too
     program = torch.onnx.export(
-        model, kwargs=sample, dynamic_shapes=shapes, output_names=["logits"], verbose=False
+        model,
+        kwargs=sample,
+        dynamic_shapes={name: sizes for name in sample},
+        output_names=["logits"],
+        verbose=False,
     )
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # paths of this computer

@@ -23,6 +23,7 @@ TEXTS = ["A joy.", "", "word " * 300, "Dull, and far too long.", "😀 中文 ع
 SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_labels": 3}
 SIZES |= {"intermediate_size": 128, "max_position_embeddings": 130, "pad_token_id": 0}
 SIZES |= {"dim": 64, "hidden_dim": 128, "n_layers": 2, "n_heads": 2, "initializer_range": 0.2}
+SIZES |= {"n_embd": 64, "n_layer": 2, "n_head": 2, "n_positions": 130}
 
 
 def make_model(kind, tokenizer):
@@ -53,7 +54,7 @@ def exported(tmp_path_factory, tokenizer):
     return folder
 
 
-@pytest.mark.parametrize("kind", ["bert", "distilbert", "electra", "mpnet", "deberta-v2"])
+@pytest.mark.parametrize("kind", ["bert", "deberta-v2", "distilbert", "gpt2", "modernbert", "mpnet"])
 def test_onnx_gives_the_logits_of_torch_for_batches_of_any_size(kind, tokenizer, tmp_path):
     model = make_model(kind, tokenizer)
     export_onnx(model, tokenizer, tmp_path / "model.onnx")

@@ -54,7 +54,9 @@ def exported(tmp_path_factory, tokenizer):
     return folder
 
 
-@pytest.mark.parametrize("kind", ["bert", "deberta-v2", "distilbert", "gpt2", "modernbert", "mpnet"])
+@pytest.mark.parametrize(
+    "kind", ["bert", "deberta-v2", "distilbert", "gpt2", "modernbert", "mpnet"]
+)
 def test_onnx_gives_the_logits_of_torch_for_batches_of_any_size(kind, tokenizer, tmp_path):
     model = make_model(kind, tokenizer)
     export_onnx(model, tokenizer, tmp_path / "model.onnx")

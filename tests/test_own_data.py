@@ -1,4 +1,4 @@
-"""What chapter 07 teaches: a rare class, several labels, a model's folder and its way to the Hub."""
+"""What chapter 07 teaches: a rare class, several labels, what a model's folder needs."""
 
 import json
 import re

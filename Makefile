@@ -4,6 +4,7 @@ PARAMETERS ?=
 ARGS ?=
 CHAPTERS ?=
 REPO ?=
+LANGUAGE ?=
 COMMA := ,
 VENV := .venv
 LOWEST := .venv-lowest
@@ -18,10 +19,11 @@ SITE := $(VENV)/.site
 # For two test processes side by side: one thread each, of torch, TensorFlow and the tokenizers.
 ONE_CORE := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 RAYON_NUM_THREADS=1
 PYTEST := $(ONE_CORE) $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+NBVAL := --nbval --nbval-current-env --nbval-cell-timeout 600 --nbval-sanitize-with tests/nbval_sanitize.cfg
 SHORT := not long and not browser
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet --constraint $(CONSTRAINTS)
 
-.PHONY: help setup run check test test-long test-browser lowest lab site lint refresh ranges accuracies budget overhead helpers exercises links bench bench-gpu bench-data bench-predict bench-ship clean
+.PHONY: help setup run check test test-long test-browser lowest lab site lint refresh ranges accuracies budget overhead helpers exercises links translations test-translations bench bench-gpu bench-data bench-predict bench-ship clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -64,10 +66,13 @@ check: lint ## lint, and all tests that train nothing and start no kernel
 	$(PYTEST) -m "not slow and $(SHORT)" tests
 
 test: $(READY) ## all tests but the long ones, and all chapters against their stored outputs
-	$(PYTEST) -m "$(SHORT)" --nbval --nbval-current-env --nbval-cell-timeout 600 --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks tests
+	$(PYTEST) -m "$(SHORT)" $(NBVAL) $(wildcard notebooks/*.ipynb) tests
 
 test-long: $(READY) ## the long tests: all chapters bare and with their exercises answered, other models, crashes, several processes, the benchmark
 	$(PYTEST) -m "long" tests
+
+test-translations: $(READY) ## all chapters in other languages against their stored outputs
+	$(PYTEST) $(NBVAL) $(wildcard notebooks/*/*.ipynb)
 
 test-browser: $(BROWSER) ## all chapters in JupyterLab, and the site, in Chromium; screenshots in runs/screenshots
 	$(PYTEST) -m browser tests
@@ -105,6 +110,9 @@ overhead: $(READY) ## what the chapters of the last make run cost beside their w
 
 helpers: $(READY) ## write helpers/ from the cells of the chapters that share their code
 	$(BIN)/python -m maintenance helpers
+
+translations: $(READY) ## bring translations/ and the chapters in other languages in line; LANGUAGE=xx starts a new one
+	$(BIN)/python -m maintenance translations $(LANGUAGE)
 
 exercises: $(READY) ## write the exercises of solutions/ into the chapters, without the answers
 	$(BIN)/python -m maintenance exercises

@@ -18,7 +18,7 @@ import yaml
 from jupyter_client.manager import KernelManager
 from nbformat.v4 import new_code_cell
 
-from suite.chapters import all_chapters, plan
+from suite.chapters import NOTEBOOKS, all_chapters, languages, plan
 from suite.start import check_values
 
 ROOT = Path(__file__).resolve().parent
@@ -55,7 +55,9 @@ def groups():
     rows, alone = plan(all_chapters(), 2)
     for number, path in enumerate(alone):
         rows[number % 2].append(path)
-    return {path: number for number, row in enumerate(rows) for path in row}
+    found = {path: number for number, row in enumerate(rows) for path in row}
+    twins = [path for language in languages() for path in all_chapters(language)]
+    return found | {path: found[NOTEBOOKS / path.name] for path in twins}
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist writes the groups into the names of the tests

@@ -17,7 +17,7 @@ html_title = project
 
 extensions = ["myst_nb"]
 root_doc = "README"
-include_patterns = ["*.md", "docs/*.md", "notebooks/*.ipynb", "solutions/*.md"]
+include_patterns = ["*.md", "docs/*.md", "notebooks/**/*.ipynb", "solutions/*.md"]
 nb_execution_mode = "off"
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 2
@@ -76,6 +76,7 @@ def prepare(app, docname, source):
     if docname == root_doc:
         contents = {
             "Chapters": "notebooks/*",
+            "中文": "README.zh\nnotebooks/zh/*",
             "Reference": "docs/*\nCONTRIBUTING",
             "Solutions": "solutions/*",
         }
@@ -85,6 +86,13 @@ def prepare(app, docname, source):
             )
 
 
+def in_its_language(app, name, template, context, doctree):
+    """Tell browsers and screen readers the language of a translated page."""
+    if found := re.search(r"[/.]([a-z]{2})(/|$)", name):
+        context["language"] = found[1]
+
+
 def setup(app):
     """Called by Sphinx."""
+    app.connect("html-page-context", in_its_language)
     app.connect("source-read", prepare)

@@ -8,6 +8,7 @@ from maintenance.exercises import write_exercises
 from maintenance.helpers import write_helpers
 from maintenance.outputs import refresh
 from maintenance.ranges import measure_ranges
+from maintenance.translations import write_translations
 from suite.chapters import ROOT, all_chapters
 from suite.errors import UserError
 
@@ -27,6 +28,7 @@ COMMANDS = {
     "refresh": refresh,
     "ranges": measure_ranges,
     "helpers": write_helpers,
+    "translations": lambda: write_translations(*sys.argv[2:]),
     "exercises": lambda: write_exercises(all_chapters()),
     "lowest": lambda: print("\n".join(lowest())),
 }

@@ -13,7 +13,7 @@ import sys
 import tomllib
 from urllib.parse import quote
 
-from suite.chapters import ROOT, all_chapters
+from suite.chapters import NOTEBOOKS, ROOT, all_chapters
 from suite.errors import UserError
 
 # git@github.com:owner/name.git, https://github.com/owner/name, owner/name
@@ -75,24 +75,24 @@ def write_links(repository):
         title = notebook["cells"][0]
         (setup,) = (cell for cell in notebook["cells"] if cell["id"] == "setup")
         extra = "keras" if "keras_hub" in "".join(setup["source"]) else ""
-        badges = _with_badges("".join(title["source"]), path, repository, release)
+        badges = with_badges("".join(title["source"]), path, repository, release)
         title["source"] = badges.splitlines(keepends=True)
         setup["source"] = setup_cell(repository, release, extra).splitlines(keepends=True)
         return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"  # as nbformat writes it
 
-    for path in all_chapters():
+    for path in NOTEBOOKS.glob("**/[0-9]*.ipynb"):  # in every language
         _edit(path, edit_chapter)
     first = all_chapters()[0]
-    _edit(ROOT / "README.md", lambda text: _with_badges(text, first, repository, release))
+    _edit(ROOT / "README.md", lambda text: with_badges(text, first, repository, release))
 
 
 def _edit(path, change):
     path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
-def _with_badges(text, path, repository, release):
+def with_badges(text, path, repository, release):
     """Return a text with the links of a chapter below its title, in place of those that are there."""
-    found = links(f"notebooks/{path.name}", repository, release) if repository else {}
+    found = links(path.relative_to(ROOT).as_posix(), repository, release) if repository else {}
     line = " · ".join(f"[{label}]({address})" for label, address in found.items())
     title, rest = text.split("\n\n", 1)
     rest = rest.split("\n\n", 1)[1] if rest.startswith("[Open in ") else rest

@@ -21,9 +21,15 @@ APART = r"(setup|parameters|read-parameters)$|exercise-"
 HELPER = re.compile(r"^(?:from|import) helpers\.(\w+)", re.MULTILINE)
 
 
-def all_chapters():
-    """Return the paths of all chapters, in the order in which they are read."""
-    return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+def all_chapters(language="en"):
+    """Return the paths of all chapters in a language, in the order in which they are read."""
+    folder = NOTEBOOKS if language == "en" else NOTEBOOKS / language
+    return sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+
+
+def languages():
+    """Return the languages into which the chapters are translated, such as ["zh"]."""
+    return sorted({path.parent.name for path in NOTEBOOKS.glob("*/[0-9][0-9]_*.ipynb")})
 
 
 def facts(chapter):

@@ -15,6 +15,8 @@ SAMPLE = 1000
 NO_ROWS = pd.DataFrame({"text": [], "label": []}, dtype=object)
 # A class with fewer rows is hardly learned, and its figures are chance.
 FEW_ROWS = 10
+# More unknown tokens than this share mean another language than the model's.
+MANY_UNKNOWN = 0.1
 # Places or classes that a note names, before it counts the others.
 SHOWN = 5
 
@@ -80,7 +82,7 @@ def check_dataset(settings):
     )
     if rare := list(classes.index[counts.to_numpy() < FEW_ROWS]):
         notes.append(f"fewer than {FEW_ROWS} rows: {_some(rare)}")
-    notes.append(_truncated(settings, every))
+    notes += _read_by_the_model(settings, every)
     return Report(splits, classes, notes)
 
 
@@ -214,18 +216,26 @@ def _where(rows, found):
     return _some(list(map(found.place, first["split"], first["row"])), len(rows))
 
 
-def _truncated(settings, every):
+def _read_by_the_model(settings, every):
+    """Notes on texts that are cut, and on tokens that a tokenizer does not know."""
     from transformers import AutoTokenizer  # heavy
 
     texts = every["words"].dropna()
     texts = list(texts.sample(min(SAMPLE, len(texts)), random_state=0))
     tokenizer = AutoTokenizer.from_pretrained(find_model(settings.model_name))
-    lengths = [len(input_ids) for input_ids in tokenizer(texts, verbose=False)["input_ids"]]
-    share = sum(length > settings.max_length for length in lengths) / len(texts)
-    return (
+    tokens = tokenizer(texts, verbose=False)["input_ids"]
+    share = sum(len(one) > settings.max_length for one in tokens) / len(texts)
+    notes = [
         f"{share:.1%} of {len(texts)} texts are longer than max_length, {settings.max_length} tokens,"
         " and are cut"
-    )
+    ]
+    unknown = sum(one.count(tokenizer.unk_token_id) for one in tokens) / sum(map(len, tokens))
+    if unknown > MANY_UNKNOWN:
+        notes.append(
+            f"the model does not know {unknown:.0%} of the tokens: it was made for another language; take a"
+            " multilingual one, such as -p model_name=sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2"
+        )
+    return notes
 
 
 def _some(values, number=None):

@@ -1,16 +1,22 @@
 """One style for every figure, and the figure that more than one chapter draws."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.font_manager import fontManager
 
 STYLE = Path(__file__).with_name("figures.mplstyle")
 
 
 def use_style():
-    """Give all figures of a chapter the suite's look."""
+    """Give all figures of a chapter the suite's look, and letters for Chinese, which its usual font lacks."""
     plt.style.use(STYLE)
+    fontManager.addfont(
+        Path(find_spec("zhplot").origin).parent / "fonts" / "NotoSansSC-Regular.ttf"
+    )
+    plt.rcParams["font.family"] = ["DejaVu Sans", "Noto Sans SC"]
 
 
 def draw_bars(labels, values, xlabel, texts, low_high=None):

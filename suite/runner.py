@@ -21,7 +21,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from suite.chapters import all_chapters, plan
+from suite.chapters import all_chapters, languages, plan
 from suite.check import check_dataset
 from suite.errors import ChapterError, UserError
 from suite.runs import locked, read_metrics, run_folder, write_json
@@ -42,6 +42,7 @@ THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"
 THREADS += ("RAYON_NUM_THREADS",)
 # Of parameters that a chapter's own cells do not use, papermill says that they are unknown.
 logging.getLogger("papermill").setLevel(logging.ERROR)
+pd.set_option("display.unicode.east_asian_width", True)  # Chinese letters take two columns
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -204,6 +205,9 @@ def _read_arguments(arguments):
     run.add_argument(
         "--name", help="results go to runs/NAME (default: the file's name, or default)"
     )
+    run.add_argument(
+        "--language", default="en", choices=["en", *languages()], help="of the chapters"
+    )
     run.add_argument("--side-by-side", action="store_true", help="run two chapters at a time")
     predict = commands.add_parser("predict", help="label the rows of a file with a trained model")
     predict.add_argument("model_folder", help="such as runs/default/model")
@@ -288,16 +292,16 @@ def _read_yaml(file):
     return values
 
 
-def _choose(names):
-    chapters = []
+def _choose(names, language):
+    chapters, there = [], all_chapters(language)
     for name in names:
         start = f"{int(name):02}_" if name.isdecimal() else Path(name).stem
-        found = [chapter for chapter in all_chapters() if chapter.stem.startswith(start)]
+        found = [chapter for chapter in there if chapter.stem.startswith(start)]
         if not found:
-            known = ", ".join(chapter.stem for chapter in all_chapters())
+            known = ", ".join(chapter.stem for chapter in there)
             raise ChapterError(f"no chapter {name!r}; there are {known}")
         chapters += found
-    return chapters or all_chapters()
+    return chapters or there
 
 
 def _command(*words):
@@ -336,7 +340,7 @@ def _check(arguments):
 
 def _run(arguments):
     parameters, start = _read_parameters(arguments), perf_counter()
-    chapters = _choose(arguments.chapters)
+    chapters = _choose(arguments.chapters, arguments.language)
     try:
         metrics = run_chapters(chapters, parameters, side_by_side=arguments.side_by_side)
     except KeyboardInterrupt:

@@ -11,10 +11,11 @@ from urllib.parse import unquote
 
 import nbformat
 import pytest
+from babel import Locale
 
 from conftest import SCREENSHOTS, copy_of_project
 from maintenance.links import project
-from suite.chapters import all_chapters
+from suite.chapters import all_chapters, languages
 
 pytestmark = [pytest.mark.browser]
 axe_playwright = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -22,6 +23,9 @@ axe_playwright = pytest.importorskip("axe_playwright_python.sync_playwright")
 ROOT = Path(__file__).resolve().parent.parent
 A_HOME = "an-owner/suite"
 PAGES = ["README", *(f"notebooks/{path.stem}" for path in all_chapters())]
+for language in languages():
+    twins = [f"notebooks/{language}/{path.stem}" for path in all_chapters(language)]
+    PAGES += [f"README.{language}", *twins]
 PAGES += [f"docs/{path.stem}" for path in sorted(ROOT.glob("docs/*.md"))]
 PAGES += ["CONTRIBUTING", *(f"solutions/{path.stem}" for path in all_chapters())]
 TABLE = 800  # pixels
@@ -90,6 +94,22 @@ def test_the_start_leads_through_all_pages_and_back_and_the_search_finds_one(pag
     page.wait_for_selector(f"#search-results li a:has-text('{title}')")
 
 
+@pytest.mark.parametrize("language", languages())
+def test_each_page_leads_to_its_twin_and_back(language, page, site):
+    chapter = all_chapters()[3].stem
+    twins = {
+        "README": f"README.{language}",
+        f"notebooks/{chapter}": f"notebooks/{language}/{chapter}",
+    }
+    for name, twin in twins.items():
+        page.goto(f"{site}/{name}.html")
+        page.click(f"article a:has-text('{Locale(language).language_name}')")
+        page.wait_for_url(f"{site}/{twin}.html")
+        assert page.get_attribute("html", "lang") == language
+        page.click("article a:has-text('English')")
+        page.wait_for_url(f"{site}/{name}.html")
+
+
 @pytest.mark.parametrize("path", all_chapters(), ids=lambda path: path.stem)
 def test_a_chapter_shows_its_figures_and_tables(path, page, site):
     def each(selector, value):
@@ -113,7 +133,7 @@ def serious(page):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", [name for name in PAGES if name.count("/") < 2])
 def test_axe_finds_nothing_serious(name, theme, page, site):
     page.emulate_media(color_scheme=theme, reduced_motion="reduce")
     page.goto(f"{site}/{name}.html")

@@ -1,0 +1,194 @@
+"""Chapters in other languages: whole, with the code of the English ones, and they run."""
+
+import re
+
+import nbformat
+import pandas as pd
+import pytest
+from transformers import BertConfig, BertModel, BertTokenizer
+
+import maintenance.translations as translations
+from maintenance.translations import bare_code, faults, shape, stale_cells, translation
+from suite.chapters import ROOT, all_chapters, languages
+from suite.check import check_dataset
+from suite.runner import main, run_chapters
+from suite.start import check_values
+
+REVIEWS = ROOT / "translations" / "zh" / "reviews.csv"
+EACH = [(chapter, language) for language in languages() for chapter in all_chapters()]
+each = pytest.mark.parametrize(
+    ("chapter", "language"), EACH, ids=[f"{language}-{chapter.stem}" for chapter, language in EACH]
+)
+
+
+def both(chapter, language):
+    (twin,) = [path for path in all_chapters(language) if path.name == chapter.name]
+    cells = [nbformat.read(path, as_version=4).cells for path in (chapter, twin)]
+    return list(zip(*cells, strict=True))
+
+
+@each
+def test_every_text_is_translated_with_its_links_numbers_and_form(chapter, language):
+    assert faults(chapter, language) == []
+
+
+@each
+def test_the_chapter_is_the_one_that_is_built(chapter, language):
+    assert stale_cells(chapter, language) == []
+
+
+@each
+def test_the_code_is_equal_but_for_named_strings(chapter, language):
+    known = translation(chapter, language)
+    strings = {text: there for (context, text), there in known.items() if context == "string"}
+    for english, twin in both(chapter, language):
+        assert english.id == twin.id and english.cell_type == twin.cell_type
+        if english.cell_type == "code":
+            theirs = bare_code(twin.source, set(strings.values()))
+            assert bare_code(english.source, set(strings)) == theirs, english.id
+
+
+def test_readme_says_the_same_in_each_language():
+    english = re.sub(r"^\[\S+\]\(README.*\n\n", "", (ROOT / "README.md").read_text(), flags=re.M)
+    for language in languages():
+        text = (ROOT / f"README.{language}.md").read_text(encoding="utf-8")
+        text = re.sub(r"^\[\S+\]\(README.*\n\n", "", text, flags=re.M)
+        there = shape(text.replace(f"notebooks/{language}/", "notebooks/"))
+        assert there == shape(english)
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    """(English chapter, its PO file, the translated chapter) in a folder of their own, with a first line of each."""
+    name = "04_training_loop"
+    for folder in ("notebooks", "translations/zh", "notebooks/zh"):
+        tmp_path.joinpath(folder).mkdir(exist_ok=True, parents=True)
+    files = [f"notebooks/{name}.ipynb", f"translations/zh/{name}.po", f"notebooks/zh/{name}.ipynb"]
+    for file in [*files, "translations/zh/avoid.tsv"]:
+        (tmp_path / file).write_bytes((ROOT / file).read_bytes())
+    monkeypatch.setattr(translations, "ROOT", tmp_path)
+    monkeypatch.setattr(translations, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(translations, "FOLDER", tmp_path / "translations")
+    return [tmp_path / file for file in files]
+
+
+def edit(path, old, new):
+    text = path.read_text(encoding="utf-8")
+    assert text.count(old) == 1, old
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_a_changed_word_of_code_is_named_with_its_cell(copy):
+    edit(copy[0], "    bar.update(1)", "    bar.update(2)")
+    assert (
+        stale_cells(copy[0], "zh")
+        == [
+            "notebooks/zh/04_training_loop.ipynb, cell 'define-train-one-epoch' is stale: call make translations"
+        ]
+        * 2
+    )  # its code, and its outputs
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (r"\d\.\d+", "7.77", "has other numbers"),
+        ("## ", "### ", "has other headings"),
+        (r"\*\*(.*?)\*\*", r"\1", "has other emphasis"),
+        (r"\]\(\w+\.ipynb\)", "](05_evaluation.ipynb)", "has other links"),
+        ("`model.eval\\(\\)`", "`model.train()`", "has other code"),
+        ("微调", "精调", "says 精调: write 微调"),
+        ("，", ",", "needs a space or a full-width sign"),
+        (" `", "`", "needs a space or a full-width sign"),
+    ],
+)
+def test_a_slip_of_a_translator_is_named_with_its_cell(copy, old, new, said):
+    chapter, file, _ = copy
+    notebook = nbformat.read(chapter, as_version=4)
+    known = translation(chapter, "zh")
+    cells = {cell.id: known.get((cell.id, cell.source)) for cell in notebook.cells}
+    cell, text = next((c, t) for c, t in cells.items() if t and re.search(old, t))
+    catalog = translations.catalog(file)
+    next(m for m in catalog if m.context == cell).string = re.sub(old, new, text, count=1)
+    translations.save(file, catalog)
+    (fault,) = faults(chapter, "zh")
+    assert fault.startswith(f"translations/zh/04_training_loop.po, {cell} ") and said in fault
+
+
+def test_a_changed_text_is_fuzzy_until_its_translation_is_looked_at(copy):
+    chapter, file, _ = copy
+    assert faults(chapter, "zh") == []
+    edit(chapter, "## Keep the best epoch", "## Keep the best of the epochs")
+    missing, stale = faults(chapter, "zh")
+    assert "about-save" in missing and "is missing" in missing and "is stale" in stale
+    translations.update(chapter, "zh")
+    (fault,) = faults(chapter, "zh")
+    assert "about-save" in fault and "is fuzzy" in fault
+
+
+def test_a_new_language_starts_with_empty_entries(copy):
+    chapter, *_ = copy
+    folder = translations.FOLDER / "fr"
+    folder.mkdir()
+    translations.update(chapter, "fr")
+    assert all("is empty" in fault for fault in faults(chapter, "fr"))
+    assert len(faults(chapter, "fr")) > 50
+
+
+def test_an_unknown_language_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "01", "--language", "xx"])
+    assert "invalid choice: 'xx'" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def chinese_model(tmp_path_factory):
+    """The folder of a BERT of random weights that knows every letter of the Chinese reviews."""
+    folder = tmp_path_factory.mktemp("chinese")
+    letters = sorted(set("".join(pd.read_csv(REVIEWS)["影评"])))
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters]
+    tokenizer = BertTokenizer(vocab={word: number for number, word in enumerate(words)})
+    tokenizer.save_pretrained(folder)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = BertConfig(vocab_size=len(words), intermediate_size=64, **sizes)
+    BertModel(config).save_pretrained(folder)
+    return str(folder)
+
+
+CHINESE = {"text_column": "影评", "label_column": "评价"}
+
+
+def test_the_check_says_that_the_english_model_does_not_know_chinese(tmp_path, chinese_model):
+    for encoding in ("utf-8", "gb18030"):
+        file = tmp_path / f"{encoding}.csv"
+        file.write_bytes(REVIEWS.read_text(encoding="utf-8").encode(encoding))
+        values = {**CHINESE, "dataset_name": str(file), "encoding": encoding}
+        report = check_dataset(check_values(values, with_rows=False))
+        assert report.splits.loc["train", "usable"] == 300
+        assert "the model does not know 58% of the tokens" in str(report)
+        values |= {"model_name": chinese_model, "max_length": 20}
+        said = str(check_dataset(check_values(values, with_rows=False)))
+        assert "does not know" not in said
+        assert re.search(r"\d\d\.\d% of 300 texts are longer than max_length, 20 tokens", said)
+
+
+@pytest.mark.slow
+def test_chinese_reviews_run_through_the_chapter_of_ones_own_data(tmp_path, chinese_model):
+    run = tmp_path / "run"
+    values = {**CHINESE, "dataset_name": str(REVIEWS), "model_name": chinese_model}
+    (chapter,) = [path for path in all_chapters("zh") if path.stem.startswith("07")]
+    figures = run_chapters([chapter], {**values, "num_epochs": 1, "run_dir": str(run)})
+    assert figures and {"好评", "差评"} <= set(
+        re.findall("[好差]评", (run / chapter.name).read_text())
+    )
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("language", languages())
+def test_all_chapters_run_and_their_figures_show_every_letter(language, tmp_path):
+    run = tmp_path / "run"
+    words = ["run", "--language", language, "-f", str(ROOT / "parameters" / "smoke.yaml")]
+    assert main([*words, "-p", f"run_dir={run}"]) == 0
+    for chapter in all_chapters(language):
+        text = (run / chapter.name).read_text(encoding="utf-8")
+        assert '"image/png"' in text and "missing from" not in text

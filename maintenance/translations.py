@@ -72,7 +72,7 @@ def _write_chapters(language):
         nbformat.write(twin, path)
         stale += [path] if to_run else []
     if stale:
-        run_chapters(stale, {})
+        run_chapters(stale, {}, side_by_side=True)
     for path in stale:
         executed = nbformat.read(run_folder(Settings()) / path.name, as_version=4)
         nbformat.write(stored_form(executed), path)

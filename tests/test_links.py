@@ -33,7 +33,7 @@ def git(folder, *command):
 
 
 def texts(folder):
-    written = ("pyproject.toml", "*.md", "*/*.md", "notebooks/*.ipynb")
+    written = ("pyproject.toml", "*.md", "*/*.md", "notebooks/**/*.ipynb")
     paths = [path for pattern in written for path in folder.glob(pattern)]
     return {str(path.relative_to(folder)): path.read_text() for path in paths}
 
@@ -54,6 +54,18 @@ def test_each_badge_opens_its_own_file_and_the_set_up_asks_for_keras_if_need_be(
     imported = any(re.search(r"(?m)^(import|from) keras", c.source) for c in cells.values())
     assert ('("keras")' in setup) == ('"keras_hub"' in setup) == imported
     assert (home / re.search(r'run_path\("finetuning/(.+?)"\)', setup)[1]).is_file()
+
+
+def test_translated_chapters_have_the_address_of_their_own_file(home):
+    code = """
+from maintenance.translations import stale_cells
+from suite.chapters import all_chapters, languages
+print([stale_cells(path, one) for one in languages() for path in all_chapters()])
+"""
+    said = run_python("-c", code, cwd=home).stdout
+    assert set(said) <= set("[], \n") and said.count("[]") == len(all_chapters())
+    title = cells_of(home / "notebooks" / "zh" / all_chapters()[0].name)["title"].source
+    assert f"blob/{RELEASE}/notebooks/zh/{all_chapters()[0].name}" in title
 
 
 def test_make_links_rewrites_every_address_and_nothing_else(home, tmp_path):

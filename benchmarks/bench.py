@@ -71,6 +71,8 @@ ROWS = {
     "dry": {"seed": 8, "rt": 32, "imdb": 32, "rt-base": 16, "imdb-base": 4},
 }
 WITH_ACCURACY = ("seed", "trainer_tuned", "ours")
+# Of a processor, by whether it multiplies bf16 fast.
+BARS = {False: "rt_vs_trainer=1.5 rt_peak=0.75", True: "imdb_bf16_peak=0.6"}
 
 
 def load_task(data, device, seed=42):
@@ -259,14 +261,26 @@ def machine(device):
     return f"{found[1] if found else platform.machine()}, {torch.get_num_threads()} cores"
 
 
+def file_name(device):
+    """Return the name of the machine as its results have it."""
+    return re.sub(r"[^a-z0-9]+", "-", machine(device).lower()).strip("-")
+
+
+def bf16_share(figures, name):
+    """Return a recipe's share of the bf16 peak of a processor, or None if that has none."""
+    peaks = [run["bf16_gflops"] for run in figures["peaks"] if "bf16_gflops" in run]
+    return figures[name]["useful_gflops"]["median"] / statistics.median(peaks) if peaks else None
+
+
 def markdown(results):
     """Return the table of `make bench`."""
     lines = [
-        "| | samples a second | ours is faster by | share of peak | padding | peak memory | accuracy |",
-        "|---|---|---|---|---|---|---|",
+        "| | samples a second | ours is faster by | share of peak | of bf16's | padding | peak memory"
+        " | accuracy |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for data, figures in results["speed"].items():
-        lines.append(f"| **{TITLES[data]}** | | | | | | |")
+        lines.append(f"| **{TITLES[data]}** | | | | | | | |")
         own = figures["ours"]["samples_per_second"]["median"]
         for name, title in NAMES.items():
             if name not in figures:
@@ -274,9 +288,11 @@ def markdown(results):
             entry = figures[name]
             speed = entry["samples_per_second"]
             accuracy = results["accuracy"].get(data, {}).get(name, {})
+            of_bf16 = bf16_share(figures, name)
             lines.append(
                 f"| {title} | {speed['median']:.2f} ({speed['least']:.2f} to {speed['largest']:.2f})"
                 f" | {own / speed['median']:.2f} × | {entry['share_of_peak']:.2f}"
+                f" | {f'{of_bf16:.2f}' if of_bf16 else '–'}"
                 f" | {entry['padding']['median']:.0%}"
                 f" | {entry['peak_memory_mib']['median'] / 1024:.1f} GiB"
                 f" | {show_accuracy(accuracy)} |"
@@ -310,6 +326,8 @@ def last_line(results):
                 pairs.append(f"{data}_vs_{key}={speed[0] / speed[1]:.2f}")
     for data, figures in results["speed"].items():
         pairs.append(f"{data}_peak={figures['ours']['share_of_peak']:.3f}")
+        if of_bf16 := bf16_share(figures, "ours"):
+            pairs.append(f"{data}_bf16_peak={of_bf16:.3f}")
     return " ".join(pairs)
 
 
@@ -340,7 +358,7 @@ def main(arguments=None):
         datasets = arguments.data or list(DATA)
     if arguments.dry_run:
         kind = "dry"
-    path = RESULTS / f"{re.sub(r'[^a-z0-9]+', '-', machine(device).lower()).strip('-')}.json"
+    path = RESULTS / f"{file_name(device)}.json"
     results = {"machine": machine(device), "kind": kind, "repeats": arguments.repeats}
     old = json.loads(path.read_text()) if path.is_file() else {}
     if arguments.accuracy:
@@ -358,6 +376,8 @@ def main(arguments=None):
             bench_accuracy(results, device, names, datasets, path)
         write_table(results, path.with_suffix(".md"))
     print("\n" + markdown(results) + "\n")
+    if device == "cpu":
+        print("bars:", BARS[has_fast_bf16(torch.device(device))])
     print(last_line(results))
 
 

@@ -12,7 +12,7 @@ from datasets import ClassLabel, Dataset
 from lessons import run_python
 from transformers import BertConfig, BertForSequenceClassification
 
-from benchmarks import bench
+from benchmarks import bench, folds
 from benchmarks.bench import ALL, DATA, NUM_TRAIN, PAGE, RESULTS, SEEDS, last_line, markdown
 from benchmarks.child import run_child
 from benchmarks.recipes import Task, seed_recipe, seed_recipe_text_by_text
@@ -50,6 +50,8 @@ def test_a_dry_run_needs_no_gpu_and_measures_ours_and_its_rival(gpu, data, names
     assert [line.split()[2] for line in lines if line.startswith("1/1 ")] == [*names, "peak"]
     measured = pairs(last)
     assert 0.05 < measured.pop(f"{data}_peak") < highest_share()
+    assert (f"{data}_bf16_peak" in measured) == has_fast_bf16(torch.device("cpu"))
+    measured.pop(f"{data}_bf16_peak", None)
     assert measured.keys() == {f"{data}_vs_trainer" for name in names if name != "ours"}
     assert all(ratio > 0.5 for ratio in measured.values())
 
@@ -119,11 +121,36 @@ def test_the_tables_are_those_of_the_results(path):
     table = markdown(results)
     assert path.read_text().strip() == table
     assert table in PAGE.read_text("utf-8")
-    assert re.fullmatch(r"([a-z_-]+=[\d.]+ ?)+", last_line(results))
+    assert re.fullmatch(r"([a-z\d_-]+=[\d.]+ ?)+", last_line(results))
     assert set(results["speed"]) <= set(DATA)
     entries = [entry for figures in results["speed"].values() for entry in figures.items()]
     for entry in (entry for name, entry in entries if name not in ("peak_gflops", "peaks")):
         assert len(entry["samples_per_second"]["values"]) == results["repeats"] >= 3
+
+
+def test_the_share_of_the_bf16_peak_is_given_only_where_it_was_measured():
+    figures = {"ours": {"useful_gflops": {"median": 90.0}}, "peaks": [{"gflops": 200.0}]}
+    assert bench.bf16_share(figures, "ours") is None
+    figures["peaks"] = [{"gflops": 90.0, "bf16_gflops": rate} for rate in (100.0, 180.0, 900.0)]
+    assert bench.bf16_share(figures, "ours") == 0.5
+
+
+def test_folds_compare_times_with_the_trainer_at_its_best_in_the_same_folds():
+    def fold(accuracy, seconds):
+        return {"accuracy": accuracy, "seconds": seconds, "rows": 200}
+
+    results = {
+        "ours, epochs: 1": {"0": fold(0.8, 10), "1": fold(0.8, 30)},
+        "ours, epochs: 2": {"0": fold(0.9, 50)},
+        "trainer_tuned, epochs: 1": {"0": fold(0.7, 40), "1": fold(0.7, 40)},
+        "trainer_tuned, epochs: 2": {"0": fold(0.8, 80), "1": fold(0.7, 80)},
+    }
+    assert folds.markdown(results).splitlines()[2:] == [
+        "| ours, epochs: 1 | 2 | 0.8000 ± 0.0200 | 20 | 0.25 |",
+        "| ours, epochs: 2 | 1 | 0.9000 ± 0.0212 | 50 | – |",
+        "| trainer_tuned, epochs: 1 | 2 | 0.7000 ± 0.0229 | 40 | 0.50 |",
+        "| trainer_tuned, epochs: 2 | 2 | 0.7500 ± 0.0217 | 80 | 1.00 |",
+    ]
 
 
 def test_the_accuracies_in_prose_are_those_of_the_results():

@@ -15,6 +15,12 @@ SAMPLE = 1000
 NO_ROWS = pd.DataFrame({"text": [], "label": []}, dtype=object)
 # A class with fewer rows is hardly learned, and its figures are chance.
 FEW_ROWS = 10
+# What the parameter `long_texts` does with a text that is too long.
+LONG_TEXTS = {
+    "cut": "cut",
+    "head_tail": "cut in the middle",
+    "windows": "cut in training and read in windows afterwards",
+}
 # Places or classes that a note names, before it counts the others.
 SHOWN = 5
 
@@ -224,7 +230,7 @@ def _truncated(settings, every):
     share = sum(length > settings.max_length for length in lengths) / len(texts)
     return (
         f"{share:.1%} of {len(texts)} texts are longer than max_length, {settings.max_length} tokens,"
-        " and are cut"
+        f" and are {LONG_TEXTS[settings.long_texts]}"
     )
 
 

@@ -23,7 +23,7 @@ RESULTS = Path(__file__).with_name("results") / "budget.json"
 ALL = {"num_train": 6162, "num_validation": 1088, "num_test": 1280}
 DEFAULT = Settings(**ALL, run_dir="runs/budget")
 # What has to be equal for results to be those of a chapter's data and model.
-SAME = ("model_name", "dataset_name", "text_column", "label_column", "max_length")
+SAME = ("model_name", "dataset_name", "text_column", "label_column", "max_length", "long_texts")
 DRAWS = {50: 3, 100: 3, 300: 3, 1000: 3, 3000: 1}  # of training rows; of all rows there is one
 METHODS = ("TF-IDF", "frozen", "LoRA", "full")
 LEAST_STEPS = 100  # few rows need more passes than three

@@ -40,3 +40,20 @@ def mean_of_windows(probabilities, text_of_window, num_texts):
     sums = np.zeros((num_texts, probabilities.shape[1]))
     np.add.at(sums, text_of_window, probabilities)
     return sums / np.bincount(text_of_window, minlength=num_texts)[:, None]
+
+
+def tokenize_ends(batch, tokenizer, max_length):
+    """Like `tokenize` of chapter 1, but keep the end of a long text too, as much as its start."""
+    whole, half = tokenizer(batch["text"], verbose=False), max_length // 2
+    for name, lists in whole.items():
+        whole[name] = [head_and_tail(values, max_length, half) for values in lists]
+    return whole
+
+
+def tokenize_windows(batch, tokenizer, max_length):
+    """Return the windows of each text one after another; a quarter of each is of the one before."""
+    token_lists, text_of_window = windows(batch["text"], tokenizer, max_length, max_length // 4)
+    joined = [[] for _ in batch["text"]]
+    for ids, text in zip(token_lists, text_of_window, strict=True):
+        joined[text] += ids
+    return {"input_ids": joined}

@@ -17,6 +17,12 @@ NO_ROWS = pd.DataFrame({"text": [], "label": []}, dtype=object)
 FEW_ROWS = 10
 # More unknown tokens than this share mean another language than the model's.
 MANY_UNKNOWN = 0.1
+# What the parameter `long_texts` does with a text that is too long.
+LONG_TEXTS = {
+    "cut": "cut",
+    "head_tail": "cut in the middle",
+    "windows": "cut in training and read in windows afterwards",
+}
 # Places or classes that a note names, before it counts the others.
 SHOWN = 5
 
@@ -227,7 +233,7 @@ def _read_by_the_model(settings, every):
     share = sum(len(one) > settings.max_length for one in tokens) / len(texts)
     notes = [
         f"{share:.1%} of {len(texts)} texts are longer than max_length, {settings.max_length} tokens,"
-        " and are cut"
+        f" and are {LONG_TEXTS[settings.long_texts]}"
     ]
     unknown = sum(one.count(tokenizer.unk_token_id) for one in tokens) / sum(map(len, tokens))
     if unknown > MANY_UNKNOWN:

@@ -52,6 +52,7 @@ def write_model_card(folder, settings, figures, classes):
         classes=[(_plain(name), *scores) for name, *scores in classes],
         num_test=num_test,
         figures=figures,
+        long_texts=settings.long_texts,
         interval=test.proportion_ci(0.95, method="wilson"),
         parameters=parameters,
         versions=stamp["versions"],

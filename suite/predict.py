@@ -36,7 +36,8 @@ class Classifier:
     """A model folder that answers with the probabilities of its classes.
 
     names: those of the classes; several: whether a text may have several of them
-    max_length: tokens of a text that are read, those of the training where the folder tells
+    max_length: tokens of a text that are read at once, those of the training where the folder tells
+    long_texts: how a longer text is read, as the folder tells; see chapter 15
     """
 
     def __init__(self, folder):
@@ -58,6 +59,7 @@ class Classifier:
         self.several = config.problem_type == "multi_label_classification"
         thresholds = getattr(config, "thresholds", None) or {}
         self.thresholds = np.array([thresholds.get(name, 0.5) for name in self.names])
+        self.long_texts = getattr(config, "long_texts", "cut")
         wanted = _trained_length(folder) or self.tokenizer.model_max_length
         self.max_length = min(wanted, longest_input(str(folder)) or wanted, 1_000_000)
 
@@ -65,7 +67,8 @@ class Classifier:
         """Return float32 of shape (texts, classes), in the order of the texts; `bar` shows how far it is."""
         if not texts:
             return np.zeros((0, len(self.names)), np.float32)
-        tokens = self.tokenizer(texts, truncation=True, max_length=self.max_length)
+        tokens, text_of_window = self._tokenize(texts)
+        first = np.diff(text_of_window, prepend=-1)  # 1 where a text begins
         lengths = np.array([len(ids) for ids in tokens["input_ids"]])
         order = rest = np.argsort(-lengths, kind="stable")
         logits = []
@@ -79,13 +82,31 @@ class Classifier:
             batch = {name: torch.tensor(values).to(self.device) for name, values in batch.items()}
             with torch.inference_mode():
                 logits.append(self.model(**batch).logits.float().cpu())
-            bar.update(len(rows))
+            bar.update(first[rows].sum())
         logits = torch.cat(logits)[np.argsort(order)]
         # What follows is as the pipeline of transformers does it.
         if self.model.config.problem_type == "regression":
-            return logits.numpy()
-        one_by_one = self.several or len(self.names) == 1
-        return (logits.sigmoid() if one_by_one else logits.softmax(-1)).numpy()
+            scores = logits
+        elif self.several or len(self.names) == 1:
+            scores = logits.sigmoid()
+        else:
+            scores = logits.softmax(-1)
+        sums = np.add.reduceat(scores.numpy(), np.flatnonzero(first))
+        return sums / np.bincount(text_of_window)[:, None].astype(np.float32)
+
+    def _tokenize(self, texts):
+        """Return the inputs of all windows, a text being one or more, and the number of each one's text."""
+        if self.long_texts == "head_tail":
+            head, tokens = self.max_length // 2, self.tokenizer(texts, verbose=False)
+            for lists in tokens.values():
+                for n in np.flatnonzero([len(ids) > self.max_length for ids in lists]):
+                    lists[n] = lists[n][:head] + lists[n][head - self.max_length :]
+            return tokens, np.arange(len(texts))
+        overlap = {}
+        if self.long_texts == "windows":
+            overlap = {"stride": self.max_length // 4, "return_overflowing_tokens": True}
+        tokens = self.tokenizer(texts, truncation=True, max_length=self.max_length, **overlap)
+        return tokens, np.array(tokens.pop("overflow_to_sample_mapping", range(len(texts))))
 
     def answer(self, probabilities):
         """Return (labels, confidences): a name or, where a text may have several, a list of them.

@@ -84,16 +84,6 @@ def _config(folder):
     return json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
 
 
-def check_is_bert(model_name):
-    """Raise SourceError unless the model is a BERT, whose layers the chapter on speed knows."""
-    model_type = _config(find_model(model_name)).get("model_type")
-    if model_type != "bert":
-        raise SourceError(
-            f"model_name: chapter 10 speeds up models of type 'bert', but {model_name!r} is of type"
-            f" {model_type!r}; chapters 1 to 8 can fine-tune it"
-        )
-
-
 def check_convertible(model_name):
     """Raise SourceError unless `BertBackbone.from_preset` reads this model as it is meant."""
     folder = Path(find_model(model_name))

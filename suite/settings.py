@@ -50,6 +50,9 @@ class Settings:
         "test", 1000, "test rows, used for the final figures alone", 2, 1_000_000
     )
     max_length: int = _parameter("rows", 512, "tokens a text; longer texts are cut", 4, 8192)
+    long_texts: str = _parameter(
+        "rows", "cut", "'cut', 'head_tail' or 'windows': how texts over max_length are read"
+    )
     batch_size: int = _parameter("model", 16, "texts a step", 1, 1024)
     group_by_length: bool = _parameter("model", True, "batch texts of like length: True or False")
     learning_rate: float = _parameter("model", 1e-4, "learning rate after warm-up", 1e-8, 1.0)

@@ -25,6 +25,7 @@ from suite.settings import (
 
 FORMS = {
     "device": (r"auto|cpu|mps|cuda(:\d+)?", "'auto', 'cpu', 'cuda', 'cuda:0' or 'mps'"),
+    "long_texts": ("cut|head_tail|windows", "'cut', 'head_tail' or 'windows'"),
     "class_weights": ("none|balanced", "'none' or 'balanced'"),
     "hub_model_id": (r"none|\w[\w.-]*/\w[\w.-]*", "'none' or 'owner/name'"),
 }

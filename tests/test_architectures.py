@@ -1,6 +1,7 @@
 """Models of other kinds than BERT: tiny generated ones, on every road."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from transformers import (
 )
 
 from helpers.training import load_model, parameter_groups
+from suite.chapters import all_chapters
 from suite.errors import SourceError
 from suite.resolve import POSITIONS_AFTER_PAD, check_pads, longest_input
 from suite.runner import class_report
@@ -31,25 +33,29 @@ pytestmark = pytest.mark.slow
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 KINDS = {
     "distilbert": (BertWordPieceTokenizer, DistilBertTokenizerFast, "attention_dropout"),
+    "modernbert": (ByteLevelBPETokenizer, RobertaTokenizerFast, "attention_dropout"),
     "roberta": (ByteLevelBPETokenizer, RobertaTokenizerFast, "attention_probs_dropout_prob"),
 }
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 SIZES |= {"intermediate_size": 64, "hidden_dim": 64, "type_vocab_size": 1}
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=["distilbert", "roberta"])
 def model_folder(request, twenty_classes, tmp_path):
-    """A model of random weights with a tokenizer of its own, saved as transformers saves one."""
-    folder = tmp_path / request.param
+    return make_model(request.param, twenty_classes[1]["dataset_name"], tmp_path, positions=66)
+
+
+def make_model(kind, texts, folder, positions):
+    """Save a model of random weights with a tokenizer of its own, as transformers saves one."""
+    folder = folder / kind
     folder.mkdir()
-    make_vocabulary, make_tokenizer, _ = KINDS[request.param]
+    make_vocabulary, make_tokenizer, _ = KINDS[kind]
     vocabulary = make_vocabulary()
-    _, parameters = twenty_classes
-    vocabulary.train(parameters["dataset_name"], vocab_size=400, special_tokens=SPECIAL)
+    vocabulary.train(texts, vocab_size=400, special_tokens=SPECIAL)
     vocabulary.save_model(str(folder))
     tokenizer = make_tokenizer.from_pretrained(folder)
-    sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": 66, **SIZES}
-    config = AutoConfig.for_model(request.param, pad_token_id=tokenizer.pad_token_id, **sizes)
+    sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": positions, **SIZES}
+    config = AutoConfig.for_model(kind, pad_token_id=tokenizer.pad_token_id, **sizes)
     AutoModel.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -86,10 +92,37 @@ def test_other_architectures_run_on_the_pytorch_roads_and_keras_refuses_them(
     its_type = f"it is of type '{model_folder.name}'; chapters 4 and 8 can fine-tune it"
     with pytest.raises(SourceError, match=f"the Keras road .*{its_type}"):
         run_here("09", settings)
-    with pytest.raises(
-        SourceError, match=f"speeds up models of type 'bert'.*'{model_folder.name}'"
-    ):
-        run_here("10", settings)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_torch_chapter_takes_other_kinds_than_bert_and_reads_long_texts_in_windows(
+    kind, twenty_classes, tmp_path, monkeypatch, capsys
+):
+    """ModernBERT reads 8,192 tokens, so its windows may be longer than a BERT."""
+    _, parameters = twenty_classes
+    path = Path(parameters["dataset_name"])
+    lines = path.read_text().splitlines(keepends=True)
+    more = " in text" * 400 + "\t"
+    path.write_text(
+        "".join(lines[:1] + [line.replace("\t", more) for line in lines[1::4]] + lines[2::4])
+    )
+    positions, max_length = (8192, 600) if kind == "modernbert" else (66, 60)
+    model_name = str(make_model(kind, str(path), tmp_path, positions))
+    own = {"model_name": model_name, "run_dir": str(tmp_path / "run"), "long_texts": "windows"}
+    settings = check_values({**parameters, **own, "max_length": max_length})
+    make_here(monkeypatch)
+    for path in all_chapters():
+        if not path.stem.startswith("09"):
+            AcceleratorState._reset_state(reset_partial_state=True)  # chapter 8 leaves it behind
+            run_here(path.stem[:2], settings)
+    assert "Left out: this model is no BERT." in capsys.readouterr().out
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    card = json.loads((tmp_path / "run" / "model" / "metrics.json").read_text())
+    assert metrics["05_evaluation"]["accuracy"] == pytest.approx(card["accuracy"])
+    assert metrics["08_trainer"]["difference_of_losses"] <= 1e-6
+    assert metrics["11_scale_out"]["difference_of_weights"] <= 1e-5
+    assert "read in windows, whose" in (tmp_path / "run" / "model" / "README.md").read_text()
 
 
 def test_attention_dropout_is_set_and_a_head_of_other_classes_replaced(model_folder, tmp_path):

@@ -1,11 +1,22 @@
-"""What chapter 15 teaches: head and tail, windows, and texts from windows."""
+"""What chapter 15 teaches: head and tail, windows, and texts from windows; how all chapters read them."""
+
+import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
+from lessons import make_here, run_here
+from tqdm import tqdm
 from transformers import AutoModelForSequenceClassification
 
-from helpers.long_texts import head_and_tail, mean_of_windows, windows
+from helpers.batches import make_dataloader
+from helpers.evaluation import predict, read_in_windows
+from helpers.long_texts import head_and_tail, mean_of_windows, tokenize_ends, windows
+from suite.check import check_dataset
+from suite.predict import Classifier
+from suite.runs import is_made_by, made_by, run_folder
 
 LENGTHS = (0, 1, 5, 6, 7, 30, 61)
 
@@ -84,3 +95,55 @@ def test_a_model_reads_a_long_text_in_windows(texts, tokenizer, tiny_model):
     assert np.allclose(means.sum(axis=1), 1)
     long = len(texts) - 1
     assert np.allclose(means[long], probabilities[text_of_window == long].mean(axis=0))
+    rows = Dataset.from_dict({"text": texts, "label": [0] * len(texts)})
+    rows = read_in_windows(model, rows, tokenizer, 16)
+    for batch_size in (1, 3, len(texts)):
+        found = predict(model, make_dataloader(rows, tokenizer, batch_size), model.device)
+        assert np.allclose(found, means, atol=1e-5)
+    batch = next(iter(make_dataloader(rows, tokenizer, len(texts))))
+    assert model(**batch).loss.item() == pytest.approx(-np.log(means[:, 0]).mean(), abs=1e-4)
+
+
+def test_the_ends_are_half_and_half_in_every_input(texts, tokenizer):
+    for max_length, head in ((8, 4), (9, 4), (4, 2)):
+        whole = tokenizer(texts)
+        for name, lists in tokenize_ends({"text": texts}, tokenizer, max_length).items():
+            for kept, every in zip(lists, whole[name], strict=True):
+                ends = every[:head] + every[head - max_length :]
+                assert kept == (ends if len(every) > max_length else every)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["cut", "head_tail", "windows"])
+def test_a_folder_answers_as_the_chapters_do_with_the_way_that_it_was_trained_for(
+    way, smoke, tokenizer, monkeypatch
+):
+    make_here(monkeypatch)
+    settings = replace(smoke, max_length=16, long_texts=way, num_epochs=1)
+    names = run_here("05", settings, until="judge-predictions")
+    folder, texts = run_folder(settings) / "model", names["test_rows"]["text"][:]
+    assert json.loads((folder / "config.json").read_text())["long_texts"] == way
+    found = Classifier(folder).probabilities(texts, bar := tqdm(total=len(texts)))
+    assert bar.n == len(texts) == len(found)
+    assert found == pytest.approx(names["probabilities"], abs=1e-5)
+    heads = tokenizer(texts, truncation=True, max_length=16)["input_ids"]
+    assert (names["test_rows"]["input_ids"][:] == heads) == (way != "head_tail")
+    lengths = [len(ids) for ids in names["rows"]["test"]["input_ids"]]
+    assert (max(lengths) > 16) == (way == "windows")
+    other = replace(settings, long_texts="head_tail" if way == "cut" else "cut")
+    for product in ("data", "model"):
+        assert is_made_by(folder.with_name(product), made_by(settings, product))
+        assert not is_made_by(folder.with_name(product), made_by(other, product))
+
+
+@pytest.mark.parametrize(
+    ("way", "said"),
+    [
+        ("cut", "are cut\n"),
+        ("head_tail", "are cut in the middle\n"),
+        ("windows", "are cut in training and read in windows afterwards\n"),
+    ],
+)
+def test_the_check_says_what_becomes_of_long_texts(way, said, smoke):
+    report = str(check_dataset(replace(smoke, max_length=16, long_texts=way)))
+    assert f" longer than max_length, 16 tokens, and {said}" in report + "\n"

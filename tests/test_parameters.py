@@ -59,6 +59,7 @@ BAD = [
     ({"label_column": False}, "must be text, but False is True or False; with papermill give"),
     ({"device": "cuda:77"}, "device 'cuda:77' is not there; set device to 'auto'"),
     ({"device": "mps"}, "device 'mps' is not there"),
+    ({"long_texts": "tail"}, "must be 'cut', 'head_tail' or 'windows', but it is 'tail'"),
     ({"accumulation_steps": 3}, "accumulation_steps is 3, which does not divide batch_size (16)"),
     ({"label_column": "text"}, "text_column and label_column are both 'text'"),
     ({"label_column": "stars"}, "has no column 'stars'; it has text, label"),

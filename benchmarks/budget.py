@@ -119,6 +119,7 @@ def learn_all(dataset, settings, method):
         config = LoraConfig(
             task_type=TaskType.SEQ_CLS, r=8, lora_alpha=16, target_modules="all-linear"
         )
+        config.exclude_modules = ["pre_classifier"]  # a part of the head of DistilBERT
         model = get_peft_model(model, config)
         settings = replace(settings, learning_rate=LORA_RATE * settings.learning_rate)
     if method == "full, mean of tokens":

@@ -153,6 +153,11 @@ def test_folds_compare_times_with_the_trainer_at_its_best_in_the_same_folds():
     ]
 
 
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("folds-*.json")), ids=lambda path: path.stem)
+def test_the_page_shows_the_folds(path):
+    assert folds.markdown(json.loads(path.read_text())) in PAGE.read_text("utf-8")
+
+
 def test_the_accuracies_in_prose_are_those_of_the_results():
     splits = ("test", "validation", "unused")
     sizes = (ALL["num_test"], ALL["num_validation"], ALL["num_train"] - NUM_TRAIN)

@@ -111,7 +111,7 @@ def update(chapter, language):
             new.add(text, message.string, context=context, flags=message.flags)
         elif context in cells and context not in ("comment", "string", "alt"):
             was = cells[context]
-            new.add(text, was.string, context=context, flags=["fuzzy"], previous_id=was.id)
+            new.add(text, was.string, context=context, flags=["fuzzy"])
         else:
             new.add(text, elsewhere.get(key, ""), context=context)
     save(path, new)
@@ -120,7 +120,7 @@ def update(chapter, language):
 def save(path, entries):
     """Write the entries of a PO file."""
     file = io.BytesIO()
-    write_po(file, entries, width=0, omit_header=True, include_previous=True)
+    write_po(file, entries, width=0, omit_header=True)
     path.write_bytes(file.getvalue())
 
 
@@ -220,7 +220,8 @@ def _differences(context, text, translated, language):
         if one != other
     ]
     if language == "zh" and context != "string":
-        bare = re.sub(r"\]\([^)]*\)|\$[^$]*\$|^```.*?^```", "", translated, flags=re.M | re.S)
+        bare = re.sub(r"^```.*?^```|\]\([^)]*\)|\$[^$]*\$", "", translated, flags=re.M | re.S)
+        bare = re.sub("`[^`]+`", "`code`", bare)
         wrong = [found[0] for found in UNCHINESE.finditer(bare)]
         lines += [f"needs a space or a full-width sign in {wrong}"] if wrong else []
         terms = FOLDER.joinpath(language, "avoid.tsv").read_text(encoding="utf-8").splitlines()

@@ -258,12 +258,12 @@ def shape(markdown):
 
 def bare_code(source, named=()):
     """Return the tokens of code without comments and layout; strings whose text is in `named` as one sign."""
-    whole = {start: text for kind, text, start, _, _ in _pieces(source) if kind == "string"}
-    tokens = []
-    for kind, text, start, _ in _tokens(source):
-        if kind not in (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE):
-            tokens.append("…" if whole.get(_offset(source, start)) in named else text)
-    return tokens
+    layout = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE)
+    tokens = [(kind, text) for kind, text, _, _ in _tokens(source) if kind not in layout]
+    return [
+        "…" if kind == tokenize.STRING and STRING.fullmatch(text)[3] in named else text
+        for kind, text in tokens
+    ]
 
 
 def shown(source):

@@ -121,6 +121,8 @@ def test_sanitized_text_is_only_what_depends_on_the_machine():
     bar = "  0%|  | 0/9 [00:00<?, ?it/s]\r 11%|█ | 1/9 [00:00<00:02,  3.10it/s]\r"
     bar += "100%|##| 9/9 [00:04<00:00,  2.2it/s]\n"
     assert clean(bar) == clean("100%|██████████| 9/9 [00:09<00:00,  1.20it/s]\n") == "PROGRESS BAR"
+    shorter = "100%|##| 9/9 [00:04<00:00,  2.2it/s] \n"  # spaces cover the rest of a longer one
+    assert clean(bar.strip() + "\r" + shorter) == "PROGRESS BAR"
     assert clean("") == ""
 
 

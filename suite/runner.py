@@ -292,7 +292,7 @@ def _read_yaml(file):
     return values
 
 
-def _choose(names, language):
+def _choose(names, language="en"):
     chapters, there = [], all_chapters(language)
     for name in names:
         start = f"{int(name):02}_" if name.isdecimal() else Path(name).stem

@@ -17,7 +17,13 @@ html_title = project
 
 extensions = ["myst_nb"]
 root_doc = "README"
-include_patterns = ["*.md", "docs/*.md", "notebooks/**/*.ipynb", "solutions/*.md"]
+include_patterns = [
+    "*.md",
+    "docs/*.md",
+    "notebooks/*.ipynb",
+    "notebooks/*/*.ipynb",
+    "solutions/*.md",
+]
 nb_execution_mode = "off"
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 2

@@ -189,6 +189,6 @@ def test_all_chapters_run_and_their_figures_show_every_letter(language, tmp_path
     run = tmp_path / "run"
     words = ["run", "--language", language, "-f", str(ROOT / "parameters" / "smoke.yaml")]
     assert main([*words, "-p", f"run_dir={run}"]) == 0
-    for chapter in all_chapters(language):
-        text = (run / chapter.name).read_text(encoding="utf-8")
-        assert '"image/png"' in text and "missing from" not in text
+    texts = [(run / chapter.name).read_text("utf-8") for chapter in all_chapters(language)]
+    assert sum(text.count('"image/png"') for text in texts) > len(texts)
+    assert not any("missing from" in text for text in texts)

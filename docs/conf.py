@@ -6,10 +6,13 @@ import re
 import sys
 from pathlib import Path
 
+from babel import Locale
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # for this file's own import alone
 
 from maintenance.links import project as address  # noqa: E402
+from suite.chapters import languages  # noqa: E402
 
 repository, release = address()
 project = "Fine-tuning, chapter by chapter"
@@ -82,7 +85,9 @@ def prepare(app, docname, source):
     if docname == root_doc:
         contents = {
             "Chapters": "notebooks/*",
-            "中文": "README.zh\nnotebooks/zh/*",
+            **{
+                Locale(one).language_name: f"README.{one}\nnotebooks/{one}/*" for one in languages()
+            },
             "Reference": "docs/*\nCONTRIBUTING",
             "Solutions": "solutions/*",
         }

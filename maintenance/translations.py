@@ -94,6 +94,13 @@ def texts(notebook):
             yield "alt", cell.metadata.alt
 
 
+def _strings(notebook):
+    """Return the entries of all strings of the code: a translator may name any of them."""
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    pieces = [piece for source in code for piece in _pieces(source)]
+    return {(kind, text) for kind, text, *_ in pieces if kind == "string"}
+
+
 def update(chapter, language):
     """Rewrite the PO file of a chapter: what is new is empty, what changed is fuzzy, the rest goes."""
     notebook, path = nbformat.read(chapter, as_version=4), FOLDER / language / f"{chapter.stem}.po"
@@ -101,8 +108,7 @@ def update(chapter, language):
     known = {(m.context, m.id): m for m in old if m.id}
     cells = {m.context: m for m in old if m.id}
     elsewhere = _memory(language)
-    strings = {p[1] for c in notebook.cells if c.cell_type == "code" for p in _pieces(c.source)}
-    extra = [k for k in known if k[0] == "string" and k[1] in strings]
+    extra = [key for key in known if key in _strings(notebook)]
     new = Catalog(locale=language)
     for key in dict.fromkeys([*texts(notebook), *extra]):
         context, text = key
@@ -177,12 +183,12 @@ def faults(chapter, language):
     """Return a line for each fault of a chapter's translation: chapter, cell, what to do."""
     file, notebook = FOLDER / language / f"{chapter.stem}.po", nbformat.read(chapter, as_version=4)
     known = {(m.context, m.id): m for m in catalog(file) if m.id}
-    needed, lines = list(texts(notebook)), []
+    needed, strings, lines = list(texts(notebook)), _strings(notebook), []
     for context, text in dict.fromkeys([*needed, *known]):
         message = known.get((context, text))
         if message is None:
             found = ["is missing: call make translations, then translate it"]
-        elif (context, text) not in needed and context != "string":
+        elif (context, text) not in needed and (context, text) not in strings:
             found = ["is stale: call make translations"]
         elif message.fuzzy:
             found = [
@@ -219,14 +225,16 @@ def _differences(context, text, translated, language):
         for name, one, other in pairs
         if one != other
     ]
-    if language == "zh" and context != "string":
-        bare = re.sub(r"^```.*?^```|\]\([^)]*\)|\$[^$]*\$", "", translated, flags=re.M | re.S)
-        bare = re.sub("`[^`]+`", "`code`", bare)
-        wrong = [found[0] for found in UNCHINESE.finditer(bare)]
-        lines += [f"needs a space or a full-width sign in {wrong}"] if wrong else []
-        terms = FOLDER.joinpath(language, "avoid.tsv").read_text(encoding="utf-8").splitlines()
-        for wanted, avoided in (line.split("\t") for line in terms):
-            lines += [f"says {avoided}: write {wanted}"] if avoided in bare else []
+    if context == "string":
+        return lines
+    bare = re.sub(r"^```.*?^```|\]\([^)]*\)|\$[^$]*\$", "", translated, flags=re.M | re.S)
+    bare = re.sub("`[^`]+`", "`code`", bare)
+    if language == "zh" and (wrong := [found[0] for found in UNCHINESE.finditer(bare)]):
+        lines.append(f"needs a space or a full-width sign in {wrong}")
+    terms = FOLDER / language / "avoid.tsv"
+    for line in terms.read_text(encoding="utf-8").splitlines() if terms.exists() else []:
+        wanted, avoided = line.split("\t")
+        lines += [f"says {avoided}: write {wanted}"] if avoided in bare else []
     return lines
 
 

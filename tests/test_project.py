@@ -44,9 +44,8 @@ def test_every_import_is_a_declared_dependency():
     owners = packages_distributions()
     tests = [*(ROOT / "tests").glob("*.py"), ROOT / "conftest.py"]
     code = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
-    tools = [
-        ROOT / "maintenance" / "translations.py"
-    ]  # that maintainers call with the tests' packages
+    # Maintainers call it, with the packages of the tests.
+    tools = [ROOT / "maintenance" / "translations.py"]
     code = [path for path in code if path not in tools]
     own = {*sys.stdlib_module_names, *PACKAGES, *(path.stem for path in tests)}
     declared = {canonicalize_name(r.name) for r in REQUIREMENTS + EXTRAS["keras"]}

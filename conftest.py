@@ -207,19 +207,20 @@ def twenty_classes(tmp_path):
     return names, {**SMOKE, "dataset_name": str(path), **columns}
 
 
-@pytest.fixture(scope="session")
-def smoke_run(tmp_path_factory):
-    """All chapters of a copy whose exercises are answered, in a process of its own.
+@pytest.fixture(scope="session", params=languages())
+def smoke_run(request, tmp_path_factory):
+    """All chapters of a copy, in another language, whose exercises are answered, in a process of its own.
 
+    Their code is that of the English ones (tests/test_translations.py), which run in other tests.
     With no network but loopback where the system allows that. What a library calls deprecated is an
     error there; see STRICT.
     """
     folder, project = tmp_path_factory.mktemp("smoke"), tmp_path_factory.mktemp("project")
     copy_of_project(project)
-    for path in (project / "notebooks").glob("*.ipynb"):
+    for path in (project / "notebooks" / request.param).glob("*.ipynb"):
         answer_exercises(path)
     command = [sys.executable, "-m", "suite", "run", "-f", "parameters/smoke.yaml"]
-    command += ["--side-by-side", "-p", "run_dir", str(folder)]
+    command += ["--side-by-side", "--language", request.param, "-p", "run_dir", str(folder)]
     cut_off = ["unshare", "-rnu", sys.executable, "tests/with_loopback.py"]
     able = shutil.which("unshare") and subprocess.run([*cut_off, "true"], capture_output=True)
     if able and able.returncode == 0:

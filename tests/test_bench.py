@@ -28,13 +28,14 @@ def pairs(line):
 
 
 def highest_share():
-    """Of the float32 peak: 1, or more where bf16 multiplies faster, with room for noise."""
+    """Of the float32 peak: 1, or more where bf16 multiplies faster.
+
+    With room for noise: the dry run measures a moment each, and another test runs beside it.
+    """
     cpu = torch.device("cpu")
-    if not has_fast_bf16(cpu):
-        return 1.0
     kinds = (torch.bfloat16, torch.float32)
     fast, slow = (multiply_rate(2048, 2048, 2048, cpu, kind) for kind in kinds)
-    return max(1.0, 1.5 * fast / slow)
+    return 1.5 * (max(1.0, fast / slow) if has_fast_bf16(cpu) else 1.0)
 
 
 @pytest.mark.long

@@ -188,12 +188,7 @@ def test_chinese_reviews_run_through_the_chapter_of_ones_own_data(tmp_path, chin
     )
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("language", languages())
-def test_all_chapters_run_and_their_figures_show_every_letter(language, tmp_path):
-    run = tmp_path / "run"
-    words = ["run", "--language", language, "-f", str(ROOT / "parameters" / "smoke.yaml")]
-    assert main([*words, "-p", f"run_dir={run}"]) == 0
-    texts = [(run / chapter.name).read_text("utf-8") for chapter in all_chapters(language)]
+def test_figures_show_every_letter(smoke_run):
+    texts = [(smoke_run[0] / chapter.name).read_text("utf-8") for chapter in all_chapters()]
     assert sum(text.count('"image/png"') for text in texts) > len(texts)
     assert not any("missing from" in text for text in texts)

@@ -41,7 +41,7 @@ if os.name == "posix":
 
 
 # Fixtures that take long to make: one process runs all their tests. The longest come first.
-SHARED = ("bare", "smoke_run", "lab", "site", "built", "measured", "trapped", "hub", "checked")
+SHARED = ("bare", "smoke_run", "lab", "measured", "trapped", "hub", "checked")
 SHARED += ("two_trainings", "one_process")
 # These take so long that `make test` leaves their tests to `make test-long`.
 LONG = ("bare", "smoke_run", "measured")
@@ -77,7 +77,9 @@ def pytest_collection_modifyitems(items):
             place = list(rows).index(item.path) - len(rows) - 1
         for fixture in SHARED:
             if fixture in getattr(item, "fixturenames", ()):
-                group = "site" if fixture == "built" else fixture
+                group = fixture
+                if fixture == "lab":  # one for each process
+                    group = f"lab-{rows[item.callspec.params['path']]}"
                 item.add_marker(pytest.mark.xdist_group(group))
                 place = min(place, SHARED.index(fixture))
                 if fixture in LONG:

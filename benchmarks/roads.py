@@ -272,6 +272,7 @@ def fit_keras(classifier, dataloader, num_epochs, settings, *callbacks):
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=False,
     )
+    classifier.optimizer.build(classifier.trainable_variables)  # as chapter 09 does: one trace less
     classifier.fit(
         keras_batches(dataloader), epochs=num_epochs, shuffle=False, verbose=0, callbacks=callbacks
     )

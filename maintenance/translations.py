@@ -167,7 +167,7 @@ def build(chapter, language):
             cell.source = _translated(cell.source, known)
             same = same and shown(cell.source) == shown(source.source)
             was = stored.get(cell.id)
-            if not was or was.source != cell.source or not _agree(was, source):
+            if not was or shown(was.source) != shown(cell.source) or not _agree(was, source):
                 to_run.append(cell.id)
             cell.outputs = was.outputs if was else []
     notebook.cells[0].source = _titled(notebook.cells[0].source, path)

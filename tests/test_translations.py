@@ -85,6 +85,12 @@ def test_a_changed_word_of_code_is_named_with_its_cell(copy):
     assert its_code == its_outputs == f"{named}: call make translations"
 
 
+def test_a_changed_comment_makes_no_outputs_stale(copy):
+    edit(copy[0], "passes over the training rows", "rounds over the training rows")
+    (its_code,) = stale_cells(copy[0], "zh")
+    assert its_code.endswith("cell 'parameters' is stale: call make translations")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [

@@ -221,13 +221,16 @@ def _csv(path, columns, encoding, note):
 
 
 def _records(path, encoding, skip_first, **layout):
-    """Yield (number of its last line, fields) of each record that has a separator or a word, the header first."""
+    """Yield (number of its last line, fields) of each record, the header first; blank lines are none.
+
+    In a file of one column `""` is a record: an empty text.
+    """
     lines, started = _lines(path, encoding), False
     if skip_first:
         next(line for line in lines if line.strip())
     reader = csv.reader(lines, **layout)
     for record in reader:
-        if any(cell.strip() for cell in record) or started and len(record) > 1:
+        if any(cell.strip() for cell in record) or started and (len(record) > 1 or record == [""]):
             started = True
             yield reader.line_num + skip_first, record
 

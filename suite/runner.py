@@ -95,13 +95,20 @@ def table(metrics, seconds=None):
     for chapter, figures in metrics.items():
         figures = {name: value for name, value in figures.items() if name != "classes"}
         columns = {"seconds": figures.pop("seconds"), "MiB": figures.pop("peak_memory_mib", "-")}
-        keys = [f"{n} {v:.3f}" if isinstance(v, float) else f"{n} {v}" for n, v in figures.items()]
+        keys = [f"{name} {_shown(value)}" for name, value in figures.items()]
         rows[chapter] = {**columns, "key figures": ", ".join(keys)}
     total = seconds or sum(row["seconds"] for row in rows.values())
     rows["all"] = {"seconds": round(total, 1), "MiB": "", "key figures": ""}
     longest = max(len(row["key figures"]) for row in rows.values())
     left = {"key figures": lambda text: f"  {text:<{longest}}"}
     return pd.DataFrame.from_dict(rows, orient="index").to_string(formatters=left)
+
+
+def _shown(value):
+    """Return a figure as text; a small one, such as a learning rate, with its first digits."""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.3f}" if round(value, 2) or not value else f"{value:.2g}"
 
 
 def class_report(metrics):

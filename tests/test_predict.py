@@ -98,12 +98,15 @@ def test_rows_keep_their_order_and_their_own_columns(kind, ending, model, tmp_pa
     assert pd.to_numeric(rows["confidence"]).isna().tolist() == [False] * 35 + [True] * 2
 
 
-def test_in_a_file_of_one_column_commas_are_part_of_a_text(model, tmp_path):
+def test_in_a_file_of_one_column_commas_are_part_of_a_text_and_an_empty_text_is_a_row(
+    model, tmp_path
+):
+    """A blank line is none."""
     file, output = named(tmp_path, "csv", "jsonl")
-    file.write_text('text\nlovely soup, friendly\n"quoted, too"\nawful; wait\n')
-    assert predict_file(model, file, output)[:2] == (3, 0)
-    rows = rows_in(output.read_text())
-    assert [row["text"] for row in rows] == ["lovely soup, friendly", "quoted, too", "awful; wait"]
+    file.write_text('text\nlovely soup, friendly\n"quoted, too"\n""\n\nawful; wait\n')
+    assert predict_file(model, file, output)[:2] == (4, 1)
+    texts = ["lovely soup, friendly", "quoted, too", "", "awful; wait"]
+    assert [row["text"] for row in rows_in(output.read_text())] == texts
 
 
 def test_an_encoding_can_be_said(model, tmp_path):

@@ -107,6 +107,12 @@ def test_figures_of_other_chapters_stay_and_stale_ones_go(chapters, tmp_path):
     assert names == {".metrics.json.lock", "metrics.json"}
 
 
+def test_the_table_shows_small_figures_too():
+    figures = {"rate": 1e-4, "gain": -0.25, "loss": 0.6931, "rows": 32, "none": 0.0, "seconds": 2.0}
+    shown = runner.table({"06_choose": figures}).splitlines()[1]
+    assert "rate 0.0001, gain -0.250, loss 0.693, rows 32, none 0.000" in shown
+
+
 WAIT = """
 import os, pathlib, time
 end = time.monotonic() + 60

@@ -225,10 +225,13 @@ def _differences(context, text, translated, language):
         for name, one, other in pairs
         if one != other
     ]
-    if context == "string":
-        return lines
-    bare = re.sub(r"^```.*?^```|\]\([^)]*\)|\$[^$]*\$", "", translated, flags=re.M | re.S)
-    bare = re.sub("`[^`]+`", "`code`", bare)
+    return lines if context == "string" else lines + wording(translated, language)
+
+
+def wording(text, language):
+    """Say what a text writes otherwise than its language does: words to avoid; in Chinese, signs and spaces."""
+    bare = re.sub(r"^```.*?^```|\]\([^)]*\)|\$[^$]*\$", "", text, flags=re.M | re.S)
+    bare, lines = re.sub("`[^`]+`", "`code`", bare), []
     if language == "zh" and (wrong := [found[0] for found in UNCHINESE.finditer(bare)]):
         lines.append(f"needs a space or a full-width sign in {wrong}")
     terms = FOLDER / language / "avoid.tsv"

@@ -8,7 +8,7 @@ import pytest
 from transformers import BertConfig, BertModel, BertTokenizer
 
 import maintenance.translations as translations
-from maintenance.translations import bare_code, faults, shape, stale_cells, translation
+from maintenance.translations import bare_code, faults, shape, stale_cells, translation, wording
 from suite.chapters import ROOT, all_chapters, languages
 from suite.check import check_dataset
 from suite.runner import main, run_chapters
@@ -55,6 +55,7 @@ def test_readme_says_the_same_in_each_language():
         text = re.sub(r"^\[\S+\]\(README.*\n\n", "", text, flags=re.M)
         there = shape(text.replace(f"notebooks/{language}/", "notebooks/"))
         assert there == shape(english)
+        assert wording(text, language) == []
 
 
 @pytest.fixture

@@ -15,12 +15,12 @@ def export_onnx(model, tokenizer, file):
     """Write a classifier that lies on the processor as ONNX, for batches of any size and length.
 
     Inputs: what the tokenizer gives and the model takes. Output: the logits. The model is in
-    evaluation mode; its config says afterwards that it keeps no cache.
+    evaluation mode. Sets `use_cache` of its config to False.
     """
     tokens = tokenizer(["a text", "a longer text"], padding=True, return_tensors="pt")
     sample = {name: tokens[name] for name in tokens if name in signature(model.forward).parameters}
     sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    model.config.use_cache = False  # decoders would return their cache too
+    model.config.use_cache = False  # a GPT-2 would return more than the logits
     program = torch.onnx.export(
         model,
         kwargs=sample,

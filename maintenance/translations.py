@@ -7,9 +7,11 @@ or more, and single words that a translator added. The rest of the code is that 
 
 import io
 import re
+import tempfile
 import tokenize
 from collections import Counter
 from functools import cache
+from pathlib import Path
 
 import nbformat
 from babel import Locale
@@ -64,18 +66,18 @@ def write_translations(language=None):
 
 
 def _write_chapters(language):
-    stale = []
-    for chapter in all_chapters():
-        path = NOTEBOOKS / language / chapter.name
-        path.parent.mkdir(exist_ok=True)
-        twin, to_run = build(chapter, language)
-        nbformat.write(twin, path)
-        stale += [path] if to_run else []
-    if stale:
-        run_chapters(stale, {}, side_by_side=True)
-    for path in stale:
-        executed = nbformat.read(run_folder(Settings()) / path.name, as_version=4)
-        nbformat.write(stored_form(executed), path)
+    """Write the chapters; those to run elsewhere first, so that a run that fails leaves them stale."""
+    with tempfile.TemporaryDirectory() as folder:
+        for chapter in all_chapters():
+            twin, to_run = build(chapter, language)
+            path = Path(folder) if to_run else NOTEBOOKS / language
+            path.mkdir(exist_ok=True)
+            nbformat.write(twin, path / chapter.name)
+        if stale := sorted(Path(folder).iterdir()):
+            run_chapters(stale, {}, side_by_side=True)
+        for path in stale:
+            executed = nbformat.read(run_folder(Settings()) / path.name, as_version=4)
+            nbformat.write(stored_form(executed), NOTEBOOKS / language / path.name)
 
 
 def texts(notebook):

@@ -51,13 +51,13 @@ class Settings:
     )
     max_length: int = _parameter("rows", 512, "tokens a text; longer texts are cut", 4, 8192)
     long_texts: str = _parameter(
-        "rows", "cut", "'cut', 'head_tail' or 'windows': how texts over max_length are read"
+        "rows", "cut", "'cut', 'head_tail' or 'windows': texts over max_length, see chapter 15"
     )
     batch_size: int = _parameter("model", 16, "texts a step", 1, 1024)
     group_by_length: bool = _parameter("model", True, "batch texts of like length: True or False")
     learning_rate: float = _parameter("model", 1e-4, "learning rate after warm-up", 1e-8, 1.0)
     weight_decay: float = _parameter(
-        "model", 0.01, "weight decay, not for biases and norms", 0.0, 1.0
+        "model", 0.01, "how strongly weights are pulled towards 0", 0.0, 1.0
     )
     warmup_ratio: float = _parameter(
         "model", 0.1, "share of the steps in which the learning rate rises", 0.0, 1.0
@@ -73,7 +73,7 @@ class Settings:
         "model", 0, "epochs without a better loss that end training, 0 never", 0, 1000
     )
     attention_dropout: float = _parameter(
-        "model", 0.0, "dropout of attention weights; 0 is fastest on a CPU", 0.0, 0.9
+        "model", 0.0, "share of attention left out at random; 0 is fastest", 0.0, 0.9
     )
     class_weights: str = _parameter(
         "model", "none", "'none', or 'balanced': rows of a rare class count more"

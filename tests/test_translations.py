@@ -11,6 +11,7 @@ import maintenance.translations as translations
 from maintenance.translations import bare_code, faults, shape, stale_cells, translation, wording
 from suite.chapters import ROOT, all_chapters, languages
 from suite.check import check_dataset
+from suite.errors import ChapterError
 from suite.runner import main, run_chapters
 from suite.start import check_values
 
@@ -84,6 +85,23 @@ def test_a_changed_word_of_code_is_named_with_its_cell(copy):
     its_code, its_outputs = stale_cells(copy[0], "zh")
     named = "notebooks/zh/04_training_loop.ipynb, cell 'define-train-one-epoch' is stale"
     assert its_code == its_outputs == f"{named}: call make translations"
+
+
+def test_a_run_that_fails_leaves_the_chapter_stale(copy, monkeypatch):
+    """As it was: with new code beside its old outputs, nobody would run it again."""
+    edit(copy[0], "    bar.update(1)", "    bar.update(2)")
+    before = copy[2].read_bytes()
+
+    def fail(paths, parameters, **options):
+        assert [path.name for path in paths] == [copy[2].name]
+        raise ChapterError
+
+    monkeypatch.setattr(translations, "run_chapters", fail)
+    monkeypatch.setattr(translations, "all_chapters", lambda: [copy[0]])
+    with pytest.raises(ChapterError):
+        translations.write_translations("zh")
+    assert copy[2].read_bytes() == before
+    assert len(stale_cells(copy[0], "zh")) == 2
 
 
 def test_a_changed_comment_makes_no_outputs_stale(copy):

@@ -45,11 +45,15 @@ class Settings:
         "rows", "auto", "encoding of a text file, such as 'gb18030'; 'auto' tells UTF-8 and others"
     )
     num_train: int = _parameter("rows", 1000, "rows to train on", 2, 1_000_000)
-    num_validation: int = _parameter("rows", 500, "rows that choose the best epoch", 2, 1_000_000)
+    num_validation: int = _parameter(
+        "rows", 500, "rows by which the best model is chosen", 2, 1_000_000
+    )
     num_test: int = _parameter(
         "test", 1000, "test rows, used for the final figures alone", 2, 1_000_000
     )
-    max_length: int = _parameter("rows", 512, "tokens a text; longer texts are cut", 4, 8192)
+    max_length: int = _parameter(
+        "rows", 512, "tokens (word pieces) a text; longer texts are cut", 4, 8192
+    )
     long_texts: str = _parameter(
         "rows", "cut", "'cut', 'head_tail' or 'windows': texts over max_length, see chapter 15"
     )
@@ -73,7 +77,7 @@ class Settings:
         "model", 0, "epochs without a better loss that end training, 0 never", 0, 1000
     )
     attention_dropout: float = _parameter(
-        "model", 0.0, "share of attention left out at random; 0 is fastest", 0.0, 0.9
+        "model", 0.0, "links between words left out at random; 0 is fastest", 0.0, 0.9
     )
     class_weights: str = _parameter(
         "model", "none", "'none', or 'balanced': rows of a rare class count more"

@@ -45,7 +45,7 @@ def fine_tune(model, rows, tokenizer, settings, device, bar):
 
 
 def embed(model, dataloader, device):
-    """Return two vectors of length 1 for each text, float32 of shape (rows, hidden).
+    """Return two vectors of length 1 for each text, float32 of shape (rows, numbers in a vector).
 
     In the direction of the mean of what the model gives for its tokens, and for the first token.
     """
@@ -54,8 +54,8 @@ def embed(model, dataloader, device):
     for batch in dataloader:
         inputs = {k: v.to(device) for k, v in batch.items() if k != "labels"}
         with torch.inference_mode():
-            hidden = model(**inputs).last_hidden_state
-        mask = inputs["attention_mask"].unsqueeze(-1)
-        means.append(normalize((hidden * mask).sum(dim=1)))
-        firsts.append(normalize(hidden[:, 0]))
+            vectors = model(**inputs).last_hidden_state  # (rows, tokens, numbers in a vector)
+        mask = inputs["attention_mask"].unsqueeze(-1)  # (rows, tokens, 1)
+        means.append(normalize((vectors * mask).sum(dim=1)))
+        firsts.append(normalize(vectors[:, 0]))
     return torch.cat(means).cpu().numpy(), torch.cat(firsts).cpu().numpy()

@@ -19,7 +19,7 @@ def make_config(model_name, class_label, attention_dropout):
         find_model(model_name),
         num_labels=class_label.num_classes,
         id2label=dict(enumerate(class_label.names)),
-        problem_type="single_label_classification",
+        problem_type="single_label_classification",  # one class for each text
         label2id={name: number for number, name in enumerate(class_label.names)},
     )
     for name in ("attention_probs_dropout_prob", "attention_dropout"):
@@ -119,7 +119,7 @@ def balance_weights(labels, num_classes):
 
 
 def weighted_loss(logits, labels, weights):
-    """Return the mean over the rows of the cross-entropy loss, each weighed by its class; a scalar.
+    """Return the mean over the rows of the cross-entropy loss, each weighed by its class: one number.
 
     logits: shape (rows, classes); labels: class numbers, shape (rows,)
     weights: shape (classes,), on the device of the logits; None gives the plain mean

@@ -21,10 +21,10 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from suite.chapters import all_chapters, languages, plan
+from suite.chapters import all_chapters, facts, languages, maker, plan
 from suite.check import check_dataset
 from suite.errors import ChapterError, UserError
-from suite.runs import locked, read_metrics, run_folder, write_json
+from suite.runs import is_made_by, locked, made_by, read_metrics, run_folder, write_json
 from suite.settings import (
     PARAMETERS,
     RENAMED,
@@ -67,12 +67,11 @@ def run_chapters(chapters, parameters, progress=True, side_by_side=False, live=F
         said = ", ".join(f"{name} {rows}" for name, rows in lowered.items())
         print(f"The data set is smaller than the usual sizes: {said}.")
     parameters = {**parameters, **lowered}
-    folder = run_folder(settings)
     rows, alone = plan(chapters, 2) if side_by_side else ([], chapters)
     done = {}
 
     def run(row):
-        return {path.stem: _run_chapter(path, folder, parameters, progress, live) for path in row}
+        return {path.stem: _run_chapter(path, settings, parameters, progress, live) for path in row}
 
     # What a kernel leaves behind when it is killed at its end goes with this folder. After a failure
     # the chapter of the other row may still write there.
@@ -142,9 +141,13 @@ def _share_of_cores(rows):
     return dict.fromkeys(THREADS, str(max(1, cores // rows)))
 
 
-def _run_chapter(chapter, folder, parameters, progress, live):
+def _run_chapter(chapter, settings, parameters, progress, live):
     """Run one chapter; return its figures."""
+    folder = run_folder(settings)
     output, path = folder / chapter.name, folder / "metrics.json"
+    for name in facts(chapter)["needs"] if progress else ():
+        if not is_made_by(folder / name, made_by(settings, name)):
+            print(f"{chapter.stem} needs what {maker(name).stem} makes: that comes first.")
     with locked(output):
         with locked(path):
             metrics = read_metrics(path)
@@ -340,7 +343,8 @@ def _check(arguments):
     print(report := check_dataset(settings))
     fitting = fit_sizes(settings, all_sizes(report.splits["usable"]), given=parameters)
     said = ", ".join(f"{name} {getattr(fitting, name)}" for name in SIZES)
-    words = ["-f", arguments.f] if arguments.f else []
+    words = ["--name", "mine"] if parameters["run_dir"] == Settings().run_dir else []
+    words += ["-f", arguments.f] if arguments.f else []
     words += [word for pair in arguments.p for word in ("-p", pair)]
     print(f"\nto train on these rows ({said}):\n{_command('run', *words)}")
 

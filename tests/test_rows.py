@@ -413,7 +413,9 @@ def test_a_small_data_set_gives_what_it_holds_unless_sizes_were_asked_for(tmp_pa
     rows(["bad", "good"], 300).to_csv(path, index=False)
     given = ["-p", f"dataset_name={path}"]
     assert main(["check", *given]) == 0
-    assert "(num_train 216, num_validation 39, num_test 45):" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "(num_train 216, num_validation 39, num_test 45):" in said
+    assert said.endswith(f"-m suite run --name mine -p dataset_name={path}\n")
     assert main(["check", *given, "-p", "num_test=46"]) == 1
     assert "num_test is 46, but" in capsys.readouterr().err
     assert main(["run", "01", *given, "-p", f"run_dir={tmp_path / 'run'}"]) == 0

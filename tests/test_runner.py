@@ -107,6 +107,13 @@ def test_figures_of_other_chapters_stay_and_stale_ones_go(chapters, tmp_path):
     assert names == {".metrics.json.lock", "metrics.json"}
 
 
+def test_a_chapter_that_runs_another_first_says_so(chapters, tmp_path, capsys):
+    write_chapter(chapters, "01_one", "", makes="one")
+    write_chapter(chapters, "02_two", "", needs=["one"])
+    run_chapters(all_chapters(), {"run_dir": str(tmp_path / "run")})
+    assert capsys.readouterr().out == "02_two needs what 01_one makes: that comes first.\n"
+
+
 def test_the_table_shows_small_figures_too():
     figures = {"rate": 1e-4, "gain": -0.25, "loss": 0.6931, "rows": 32, "none": 0.0, "seconds": 2.0}
     shown = runner.table({"06_choose": figures}).splitlines()[1]

@@ -119,7 +119,7 @@ def balance_weights(labels, num_classes):
 
 
 def weighted_loss(logits, labels, weights):
-    """Return the mean over the rows of the cross-entropy loss, each weighed by its class: one number.
+    """Return the mean over the rows of the cross-entropy loss, each weighed by class: one number.
 
     logits: shape (rows, classes); labels: class numbers, shape (rows,)
     weights: shape (classes,), on the device of the logits; None gives the plain mean

@@ -10,8 +10,6 @@ from suite.runner import run_chapters, table
 from suite.runs import run_folder
 from suite.settings import Settings, parameters_cell
 
-PICTURE = ROOT / "images" / "baselines.png"
-
 
 def refresh():
     """Run every chapter in one clean run and store what it printed."""
@@ -30,11 +28,12 @@ def refresh():
     print(table(metrics))
 
 
-def save_picture():
-    """Write the picture of the README: the figure that chapter 05 draws of model and baselines."""
-    cells = nbformat.read(all_chapters()[4], as_version=4).cells
+def save_picture(language="en"):
+    """Write the picture of a README: the figure that chapter 05 draws of model and baselines."""
+    cells = nbformat.read(all_chapters(language)[4], as_version=4).cells
     cell = next(cell for cell in cells if cell.id == "draw-baselines")
-    PICTURE.write_bytes(base64.b64decode(cell.outputs[0].data["image/png"]))
+    name = "baselines.png" if language == "en" else f"baselines.{language}.png"
+    (ROOT / "images" / name).write_bytes(base64.b64decode(cell.outputs[0].data["image/png"]))
 
 
 def stored_form(notebook):

@@ -20,7 +20,7 @@ from babel.messages.pofile import read_po, write_po
 from markdown_it import MarkdownIt
 
 from maintenance.links import project, with_badges
-from maintenance.outputs import stored_form
+from maintenance.outputs import save_picture, stored_form
 from suite.chapters import NOTEBOOKS, ROOT, all_chapters, languages
 from suite.errors import UserError
 from suite.runner import run_chapters
@@ -78,6 +78,7 @@ def _write_chapters(language):
         for path in stale:
             executed = nbformat.read(run_folder(Settings()) / path.name, as_version=4)
             nbformat.write(stored_form(executed), NOTEBOOKS / language / path.name)
+    save_picture(language)
 
 
 def texts(notebook):

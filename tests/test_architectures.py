@@ -68,15 +68,10 @@ def test_other_architectures_run_on_the_pytorch_roads_and_keras_refuses_them(
     parameters |= {"model_name": str(model_folder), "run_dir": str(tmp_path / "run")}
     settings = check_values(parameters)
     make_here(monkeypatch)
-    numbers = ("04", "08")
-    if model_folder.name == "distilbert":  # the one that is least like BERT
-        numbers = ("01", "02", "03", "04", "05", "07", "08", "11", "12")
-    for number in numbers:
-        AcceleratorState._reset_state(reset_partial_state=True)  # chapter 8 leaves it behind
+    for number in ("04", "08"):
         run_here(number, settings)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["08_trainer"]["difference_of_losses"] <= 1e-6
-    assert metrics.get("11_scale_out", {}).get("difference_of_weights", 0) <= 1e-5
     for folder in (tmp_path / "run" / "model", tmp_path / "run" / "trainer"):
         config = json.loads((folder / "config.json").read_text())
         assert config["model_type"] == model_folder.name
@@ -87,8 +82,6 @@ def test_other_architectures_run_on_the_pytorch_roads_and_keras_refuses_them(
         tokenizer = AutoTokenizer.from_pretrained(folder)
         assert tokenizer("a film")["input_ids"]
         assert tokenizer.model_max_length == parameters["max_length"]
-    if "05_evaluation" in metrics:
-        assert all(f"\n{name}" in class_report(metrics) for name in names)
     its_type = f"it is of type '{model_folder.name}'; chapters 4 and 8 can fine-tune it"
     with pytest.raises(SourceError, match=f"the Keras road .*{its_type}"):
         run_here("09", settings)
@@ -100,7 +93,7 @@ def test_every_torch_chapter_takes_other_kinds_than_bert_and_reads_long_texts_in
     kind, twenty_classes, tmp_path, monkeypatch, capsys
 ):
     """ModernBERT reads 8,192 tokens, so its windows may be longer than a BERT."""
-    _, parameters = twenty_classes
+    names, parameters = twenty_classes
     path = Path(parameters["dataset_name"])
     lines = path.read_text().splitlines(keepends=True)
     more = " in text" * 400 + "\t"
@@ -120,6 +113,7 @@ def test_every_torch_chapter_takes_other_kinds_than_bert_and_reads_long_texts_in
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     card = json.loads((tmp_path / "run" / "model" / "metrics.json").read_text())
     assert metrics["05_evaluation"]["accuracy"] == pytest.approx(card["accuracy"])
+    assert all(f"\n{name}" in class_report(metrics) for name in names)
     assert metrics["08_trainer"]["difference_of_losses"] <= 1e-6
     assert metrics["11_scale_out"]["difference_of_weights"] <= 1e-5
     assert "read in windows, whose" in (tmp_path / "run" / "model" / "README.md").read_text()

@@ -15,7 +15,7 @@ from nbval.plugin import get_sanitize_patterns
 
 from maintenance.exercises import exercise_cells, is_exercise, write_exercises
 from maintenance.helpers import write_helpers
-from suite.chapters import ROOT, all_chapters, lesson
+from suite.chapters import ROOT, all_chapters, languages, lesson
 from suite.exercises import check, read_solutions
 from suite.settings import OF_EVERY_RUN, PARAMETERS, parameters_cell
 
@@ -232,10 +232,12 @@ def test_a_changed_output_fails_the_comparison(tmp_path):
     assert f"1 failed, {len(code_cells(CHAPTERS[0])) - 1} passed" in run.stdout
 
 
-def test_the_picture_of_the_readme_is_the_one_that_chapter_05_draws():
-    (output,) = cells_of(chapter("05"))["draw-baselines"].outputs
+@pytest.mark.parametrize("language", ["en", *languages()])
+def test_the_picture_of_the_readme_is_the_one_that_chapter_05_draws(language):
+    (output,) = cells_of(all_chapters(language)[4])["draw-baselines"].outputs
     drawn = base64.b64decode(output.data["image/png"])
-    assert drawn == (ROOT / "images" / "baselines.png").read_bytes()
+    name = "baselines.png" if language == "en" else f"baselines.{language}.png"
+    assert drawn == (ROOT / "images" / name).read_bytes()
 
 
 @each_chapter

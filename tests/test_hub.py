@@ -15,7 +15,7 @@ import pytest
 from hub_stand_in import DATASET, MODEL, STARS, HubStandIn, Repository, make_repositories
 from lessons import run_python
 
-from suite.chapters import ROOT, all_chapters
+from suite.chapters import ROOT
 from suite.hub import _explain
 from suite.names import split_hub_name
 
@@ -340,13 +340,14 @@ def test_what_cannot_be_staged_is_explained_too(error, message):
 
 
 @pytest.mark.long
-def test_all_chapters_run_with_the_recipe_of_the_tutorial(hub, tmp_path):
-    """First from the Hub, side by side, then chapter 02 once more without it."""
+def test_the_loop_and_keras_run_with_the_recipe_of_the_tutorial(hub, tmp_path):
+    """First from the Hub, side by side, then chapter 02 without it."""
     folder, recipe = tmp_path / "run", ("-f", "parameters/yelp.yaml")
     command = ("-m", "suite", "run", *recipe, "-p", "run_dir", folder)
-    done = run_python(*command, "--side-by-side", env=environment(hub, tmp_path))
+    chosen = ("01", "04", "05", "09", "--side-by-side")
+    done = run_python(*command, *chosen, env=environment(hub, tmp_path))
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert list(metrics) == [chapter.stem for chapter in all_chapters()]
+    assert [name[:2] for name in metrics] == [*chosen[:4]]
     assert metrics["01_prepare_data"]["train_rows"] == 1000
     # The stand-in's texts name their stars almost in so many words.
     assert 0.4 < metrics["05_evaluation"]["accuracy"] <= 1

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import nbformat
 import pytest
-from lessons import cells_of, printed
+from lessons import cells_of, make_here, printed, run_here
 
 from conftest import SMOKE
 from suite import chapters
@@ -135,9 +135,10 @@ FIGURES = {
 }
 
 
-def start(chapter, seed, model, run_dir, out, home):
+def start(chapter, settings, out, home):
     command = [sys.executable, "-m", "papermill", f"notebooks/{chapter}.ipynb", str(out)]
-    values = {**SMOKE, "seed": seed, "model_name": model, "run_dir": str(run_dir)}
+    own = {name: getattr(settings, name) for name in ("seed", "model_name", "run_dir")}
+    values = {**SMOKE, **own}
     command += [str(word) for pair in values.items() for word in ("-p", *pair)]
     environment = {**os.environ, "HF_HOME": str(home), "OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
@@ -154,20 +155,24 @@ def figures(process, chapter, out):
 
 
 @pytest.mark.long
-def test_four_runs_at_once_end_as_if_each_were_alone(tiny_model, tmp_path, loopback):
+def test_four_runs_at_once_end_as_if_each_were_alone(
+    smoke, tmp_path, loopback, monkeypatch, capsys
+):
     """One run folder, and a cache that is empty at first; two of the runs have the same settings."""
     runs = [("05_evaluation", 1), ("05_evaluation", 1), ("05_evaluation", 2), ("08_trainer", 3)]
-    shared, home = tmp_path / "run", tmp_path / "home"
-    started = []
-    for number, run in enumerate(runs):
+    home, started = tmp_path / "home", []
+    for number, (chapter, seed) in enumerate(runs):
         out = tmp_path / f"{number}.ipynb"
-        started.append((start(*run, tiny_model, shared, out, home), run[0], out))
+        started.append((start(chapter, replace(smoke, seed=seed), out, home), chapter, out))
     together = [figures(*one) for one in started]
-    for number in (1, 2, 3):
-        out = tmp_path / f"alone-{number}.ipynb"
-        process = start(*runs[number], tiny_model, tmp_path / f"run-{number}", out, home)
-        assert figures(process, runs[number][0], out) == together[number]
     assert together[0] == together[1]
+    make_here(monkeypatch)
+    for number in (1, 2, 3):
+        chapter, seed = runs[number]
+        run_here(chapter[:2], replace(smoke, seed=seed, run_dir=str(tmp_path / f"alone-{number}")))
+        alone = capsys.readouterr().out
+        assert all(text in alone for text in together[number])
+    shared = run_folder(smoke)
     names = (path.name for path in shared.iterdir())
     assert [name for name in names if re.match(r"checkpoints|\.(?!.*\.lock$)", name)] == []
 

@@ -160,7 +160,7 @@ def test_without_the_project_the_cell_says_so(bare, chapters, tmp_path, monkeypa
     assert error and ("nowhere' does not exist" in said or "fatal:" in said)
 
 
-@pytest.mark.long
+# No mark of its own, or it would come before those that look for the preloaded versions.
 def test_the_environment_of_binder_and_studio_lab_runs_a_chapter(bare, remote, tmp_path, loopback):
     """With what pip makes of environment.yml where the tests above left all that the chapters need.
 
